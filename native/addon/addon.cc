@@ -1,0 +1,233 @@
+// The addon's exports. src/native.ts is the only file that loads it, and declares their types.
+#include <napi.h>
+
+#include <cstring>
+
+#include "clock.h"
+#include "closure.h"
+#include "describe.h"
+#include "env.h"
+#include "tasks.h"
+#include "values.h"
+
+namespace tercel::addon {
+
+namespace {
+
+std::string Text(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
+}
+int64_t Integer(const Napi::Object& object, const char* name, int64_t otherwise) {
+  const Napi::Value value = object.Get(name);
+  return value.IsNumber() ? value.As<Napi::Number>().Int64Value() : otherwise;
+}
+bool Flag(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  return value.IsBoolean() && value.As<Napi::Boolean>().Value();
+}
+std::vector<std::string> Texts(const Napi::Value& value) {
+  std::vector<std::string> texts;
+  if (!value.IsArray()) return texts;
+  const Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    texts.push_back(Napi::Value(array[i]).ToString().Utf8Value());
+  }
+  return texts;
+}
+// [key, value, key, value, ...]
+StringPairs Pairs(const Napi::Value& value) {
+  const std::vector<std::string> flat = Texts(value);
+  StringPairs pairs;
+  for (size_t i = 0; i + 1 < flat.size(); i += 2) pairs.emplace_back(flat[i], flat[i + 1]);
+  return pairs;
+}
+std::vector<uint8_t> CopyBytes(const Napi::Value& value) {
+  if (!value.IsTypedArray()) return {};
+  const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
+  return {array.Data(), array.Data() + array.ByteLength()};
+}
+
+// start({library, maxBytes, hugePages, lockMemory, logLevel})
+napi_value Start(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const Napi::Object object(env, args[0]);
+  RuntimeOptions options;
+  options.library = Text(object, "library");
+  options.arena.max_bytes = static_cast<size_t>(Integer(object, "maxBytes", 0));
+  options.arena.pages.huge = Flag(object, "hugePages");
+  options.arena.pages.lock = Flag(object, "lockMemory");
+  options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
+  Runtime* runtime = nullptr;
+  Status status = Runtime::Get(options, &runtime);
+  return status.ok() ? Undefined(env) : self->Throw(status);
+}
+
+ModelOptions ReadModelOptions(const Napi::Object& object) {
+  ModelOptions options;
+  options.intra_op_threads = static_cast<int>(Integer(object, "intraOpThreads", 1));
+  options.inter_op_threads = static_cast<int>(Integer(object, "interOpThreads", 1));
+  options.parallel = Flag(object, "parallel");
+  options.spinning = Flag(object, "spinning");
+  options.graph_level = static_cast<int>(Integer(object, "graphLevel", 99));
+  options.deterministic = Flag(object, "deterministic");
+  options.memory_pattern = Flag(object, "memoryPattern");
+  const std::string memory = Text(object, "memory");
+  options.memory = memory == "ort"      ? ModelOptions::Memory::kOrtArena
+                   : memory == "malloc" ? ModelOptions::Memory::kMalloc
+                                        : ModelOptions::Memory::kTercel;
+  options.affinity = Text(object, "affinity");
+  for (const auto& [name, value] : Pairs(object.Get("freeDimensions"))) {
+    options.free_dimensions.emplace_back(name, std::strtoll(value.c_str(), nullptr, 10));
+  }
+  options.config = Pairs(object.Get("config"));
+  const Napi::Array providers = object.Get("providers").As<Napi::Array>();
+  for (uint32_t i = 0; i < providers.Length(); ++i) {
+    const Napi::Object provider = Napi::Value(providers[i]).As<Napi::Object>();
+    options.providers.push_back({Text(provider, "name"), Pairs(provider.Get("options"))});
+  }
+  options.fallback = Flag(object, "fallback");
+  options.optimized_path = Text(object, "optimizedModelPath");
+  options.profile_prefix = Text(object, "profilePrefix");
+  options.custom_op_libraries = Texts(object.Get("customOpLibraries"));
+  options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
+  options.scheduler.lanes = static_cast<int>(Integer(object, "lanes", 1));
+  options.scheduler.max_queue = static_cast<size_t>(Integer(object, "maxQueue", 1024));
+  return options;
+}
+
+// load(slot, source, options): source is {path} or {bytes}, with {externalNames, externalBytes}
+napi_value Load(napi_env env, napi_callback_info info) {
+  napi_value args[3];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const Napi::Object source(env, args[1]);
+  const Napi::Object options(env, args[2]);
+  Ref<LoadTask> task(new LoadTask(Ref<AddonEnv>(self)));
+  task->key = Text(options, "key");
+  task->path = Text(source, "path");
+  const Napi::Value bytes = source.Get("bytes");
+  task->from_bytes = bytes.IsTypedArray();
+  task->bytes = CopyBytes(bytes);
+  task->external_names = Texts(source.Get("externalNames"));
+  const Napi::Value external = source.Get("externalBytes");
+  if (external.IsArray()) {
+    const Napi::Array list = external.As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) task->external_bytes.push_back(CopyBytes(list[i]));
+  }
+  task->options = ReadModelOptions(options);
+  const std::string inline_mode = Text(options, "inline");
+  task->inline_mode = inline_mode == "always"  ? ModelHandle::Inline::kAlways
+                      : inline_mode == "never" ? ModelHandle::Inline::kNever
+                                               : ModelHandle::Inline::kAuto;
+  task->Start(ReadUint32(env, args[0]));
+  return Undefined(env);
+}
+
+// next(): the slot of a completion, -1 when there is none, -2 when polling is over as well
+napi_value Next(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const int64_t now = NowNs();
+  const bool stop =
+      self->mailbox()->outstanding() == 0 || now - self->last_activity_ns > self->poll_limit_ns;
+  int32_t slot = stop ? -2 : -1;
+  if (const JsCompletion* completion = self->TakeNext(stop)) {
+    self->last_activity_ns = now;
+    slot = static_cast<int32_t>(completion->slot);
+  }
+  napi_value result = nullptr;
+  napi_create_int32(env, slot, &result);
+  return result;
+}
+
+// finish(targets): the result of the completion that next() named, or its error thrown
+napi_value Finish(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  return ReadCall<AddonEnv>(env, info, args)->FinishCurrent(args[0]);
+}
+
+// cancel(slot)
+napi_value Cancel(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  if (auto* job = dynamic_cast<Cancellable*>(self->Get(ReadUint32(env, args[0])))) {
+    job->Cancel(Status::Aborted("the operation was aborted"));
+  }
+  return Undefined(env);
+}
+
+// allocate(bytes): a cleared ArrayBuffer over a lease
+napi_value Allocate(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  int64_t bytes = 0;
+  napi_get_value_int64(env, args[0], &bytes);
+  Runtime* runtime = self->runtime();
+  Ref<Lease> lease = Lease::Take(runtime->arena(), static_cast<size_t>(bytes));
+  if (!lease) {
+    return self->Throw(Status::Overload("allocate: no memory for " + std::to_string(bytes) + " bytes"));
+  }
+  std::memset(lease->data(), 0, static_cast<size_t>(bytes));
+  napi_value buffer = LeaseToArrayBuffer(env, runtime, lease, static_cast<size_t>(bytes));
+  if (buffer) return buffer;
+  // A build that refuses external buffers (Electron): ordinary memory, which run() copies.
+  void* data = nullptr;
+  napi_create_arraybuffer(env, static_cast<size_t>(bytes), &data, &buffer);
+  return buffer;
+}
+
+napi_value Stats(napi_env env, napi_callback_info) { return DescribeRuntime(env); }
+
+napi_value Providers(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  std::vector<std::string> names;
+  Status status = AvailableProviders(&names);
+  return status.ok() ? MakeStringArray(env, names) : self->Throw(status);
+}
+
+napi_value Trim(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  if (self->runtime()) self->runtime()->ReturnMemory();
+  return Undefined(env);
+}
+
+napi_value SetMeta(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  ReadCall<AddonEnv>(env, info, args)->SetMeta(args[0]);
+  return Undefined(env);
+}
+
+// connect(makeError, onWake)
+napi_value Connect(napi_env env, napi_callback_info info) {
+  napi_value args[2];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  self->SetErrorFactory(args[0]);
+  self->SetWakeCallback(args[1]);
+  return Undefined(env);
+}
+
+}  // namespace
+
+napi_value Init(napi_env env, napi_value exports) {
+  AddonEnv* self = AddonEnv::Create(env);
+  if (!self) return nullptr;
+  const bool made = AddFunction(env, exports, "start", Start, self) &&
+                    AddFunction(env, exports, "load", Load, self) &&
+                    AddFunction(env, exports, "next", Next, self) &&
+                    AddFunction(env, exports, "finish", Finish, self) &&
+                    AddFunction(env, exports, "cancel", Cancel, self) &&
+                    AddFunction(env, exports, "allocate", Allocate, self) &&
+                    AddFunction(env, exports, "stats", Stats, self) &&
+                    AddFunction(env, exports, "providers", Providers, self) &&
+                    AddFunction(env, exports, "trim", Trim, self) &&
+                    AddFunction(env, exports, "setMeta", SetMeta, self) &&
+                    AddFunction(env, exports, "connect", Connect, self);
+  return made ? exports : nullptr;
+}
+
+}  // namespace tercel::addon
+
+NAPI_MODULE_INIT() { return tercel::addon::Init(env, exports); }

@@ -1,0 +1,345 @@
+#include "model_handle.h"
+
+#include <cstring>
+
+#include "binding_handle.h"
+#include "clock.h"
+#include "closure.h"
+#include "describe.h"
+#include "run_job.h"
+#include "tasks.h"
+
+namespace tercel::addon {
+
+namespace {
+// Until the wake of a lane has been measured, a run this short is taken for cheaper than the hop.
+constexpr int64_t kAssumedHopNs = 40'000;
+// What a lane costs the JS thread alone: submitting and taking the result (bench/async.ts).
+constexpr int64_t kSubmitCostNs = 3'000;
+constexpr size_t kMaxArgs = 34;
+}  // namespace
+
+ModelHandle::ModelHandle(Ref<AddonEnv> env, std::shared_ptr<Model> model, Inline inline_mode)
+    : env_(std::move(env)), model_(std::move(model)), inline_mode_(inline_mode) {
+  input_cache_.resize(model_->inputs().size());
+  output_cache_.resize(model_->outputs().size());
+  env_->handles().insert(this);
+}
+
+ModelHandle::~ModelHandle() { env_->handles().erase(this); }
+
+napi_value ModelHandle::Wrap(Ref<AddonEnv> env, std::shared_ptr<Model> model, Inline inline_mode) {
+  Ref<ModelHandle> handle(new ModelHandle(env, std::move(model), inline_mode));
+  napi_env e = env->env();
+  napi_value object = DescribeModel(e, *handle->model_);
+  if (!object) return nullptr;
+  ModelHandle* self = handle.get();
+  const bool made =
+      AddFunction(e, object, "runSync", RunSync, self) && AddFunction(e, object, "run", Run, self) &&
+      AddFunction(e, object, "bind", Bind, self) && AddFunction(e, object, "stats", Stats, self) &&
+      AddFunction(e, object, "close", Close, self);
+  return made ? object : nullptr;
+}
+
+Status ModelHandle::ClosedStatus() const { return Status::Closed("the model was closed"); }
+
+bool ModelHandle::ShouldRunInline(bool allowed) const {
+  if (inline_mode_ != Inline::kAuto) return inline_mode_ == Inline::kAlways;
+  Scheduler& scheduler = model_->scheduler();
+  if (!scheduler.run_time().known()) return false;
+  const int64_t run_ns = scheduler.run_time().value();
+  if (run_ns < kSubmitCostNs) return true;
+  if (!allowed || scheduler.in_flight() != 0) return false;
+  const RunningMedian* wake = env_->runtime()->wake_cost();
+  return run_ns < (wake->known() ? wake->value() : kAssumedHopNs);
+}
+
+Status ModelHandle::ReadRequest(napi_value* args, size_t arg_count) {
+  const Meta& meta = env_->meta();
+  const auto input_count = static_cast<size_t>(meta.data[kMetaInputs]);
+  const auto output_count = static_cast<size_t>(meta.data[kMetaOutputs]);
+  request_.flags = static_cast<uint32_t>(meta.data[kMetaFlags]);
+  request_.inputs.resize(input_count);
+  request_.outputs.resize(output_count);
+  napi_env env = env_->env();
+  size_t next_arg = 0;
+  auto take_arg = [&]() -> napi_value {
+    napi_value value = nullptr;
+    if (request_.flags & kPacked) {
+      if (arg_count > 0) napi_get_element(env, args[0], static_cast<uint32_t>(next_arg++), &value);
+      return value;
+    }
+    return next_arg < arg_count ? args[next_arg++] : nullptr;
+  };
+  MetaReader reader(meta);
+  for (Argument& input : request_.inputs) {
+    input.index = static_cast<uint32_t>(reader.NextInt());
+    if (Status s = ReadShape(&reader, &input); !s.ok()) return s;
+    if (input.index >= model_->inputs().size()) return Status::InvalidInput("no such input");
+    Status s = ReadTensor(env, "input", model_->inputs()[input.index], take_arg(), &input);
+    if (!s.ok()) return s;
+  }
+  for (Request::Output& output : request_.outputs) {
+    output.index = static_cast<uint32_t>(reader.NextInt());
+    output.given = reader.NextInt() != 0;
+    if (output.index >= model_->outputs().size()) return Status::InvalidInput("no such output");
+    if (!output.given) continue;
+    const ValueInfo& info = model_->outputs()[output.index];
+    if (Status s = ReadShape(&reader, &output.argument); !s.ok()) return s;
+    if (!output.argument.is_numbers()) {
+      return Status::InvalidInput("output \"" + info.name + "\": only tensors of numbers can be given");
+    }
+    Status s = ReadTensor(env, "output", info, take_arg(), &output.argument);
+    if (!s.ok()) return s;
+  }
+  return {};
+}
+
+Status ModelHandle::CachedTensor(CachedValue* cached, const Argument& argument, const OrtValue** out) {
+  const bool hit = cached->value && cached->data == argument.data && cached->dtype == argument.dtype &&
+                   cached->rank == argument.rank &&
+                   std::memcmp(cached->dims, argument.dims, argument.rank * sizeof(int64_t)) == 0;
+  if (!hit) {
+    OrtValue* value = nullptr;
+    Status status = MakeTensor(model_->runtime(), argument.type(), argument.dims, argument.rank,
+                               argument.data, argument.bytes, &value);
+    if (!status.ok()) return status;
+    cached->value.reset(value);
+    cached->data = argument.data;
+    cached->dtype = argument.dtype;
+    // A shape of more than 8 dimensions is made anew each time.
+    cached->rank = argument.rank <= 8 ? argument.rank : kMaxRank + 1;
+    if (argument.rank <= 8) {
+      std::memcpy(cached->dims, argument.dims, argument.rank * sizeof(int64_t));
+    }
+  }
+  *out = cached->value.get();
+  return {};
+}
+
+napi_value ModelHandle::RunSync(napi_env env, napi_callback_info info) {
+  napi_value args[kMaxArgs];
+  size_t count = 0;
+  auto* self = ReadCall<ModelHandle>(env, info, args, &count);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  if (Status s = self->ReadRequest(args, count); !s.ok()) return self->env_->Throw(s);
+  return self->RunHere();
+}
+
+napi_value ModelHandle::Run(napi_env env, napi_callback_info info) {
+  napi_value args[kMaxArgs];
+  size_t count = 0;
+  auto* self = ReadCall<ModelHandle>(env, info, args, &count);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  if (Status s = self->ReadRequest(args, count); !s.ok()) return self->env_->Throw(s);
+  if (self->ShouldRunInline((self->request_.flags & kMayRunInline) != 0)) return self->RunHere();
+  return self->Submit();
+}
+
+napi_value ModelHandle::RunHere() {
+  napi_env env = env_->env();
+  const std::shared_ptr<Model> model = model_;  // a getter in a result cannot close it under us
+  Runtime* runtime = model->runtime();
+  input_names_.clear();
+  input_values_.clear();
+  output_names_.clear();
+  output_values_.clear();
+  owned_.clear();
+  leases_.clear();
+  Status status;
+  for (const Argument& input : request_.inputs) {
+    const ValueInfo& info = model->inputs()[input.index];
+    const OrtValue* value = nullptr;
+    if (input.is_numbers()) {
+      status = CachedTensor(&input_cache_[input.index], input, &value);
+    } else {
+      OrtValue* made = nullptr;
+      status = MakeOwnedValue(env, runtime, info, input, &leases_, &made);
+      owned_.emplace_back(made);
+      value = made;
+    }
+    if (!status.ok()) return env_->Throw(status);
+    input_names_.push_back(info.name.c_str());
+    input_values_.push_back(value);
+  }
+  for (const Request::Output& output : request_.outputs) {
+    const OrtValue* value = nullptr;
+    if (output.given) {
+      status = CachedTensor(&output_cache_[output.index], output.argument, &value);
+      if (!status.ok()) return env_->Throw(status);
+    }
+    output_names_.push_back(model->outputs()[output.index].name.c_str());
+    output_values_.push_back(const_cast<OrtValue*>(value));
+  }
+
+  // A clock read costs 25 ns: every run while the median is unknown, then one in 16.
+  RunningMedian& run_time = model->scheduler().run_time();
+  const bool timed = !run_time.known() || (timed_runs_++ & 15) == 0;
+  const int64_t start = timed ? NowNs() : 0;
+  OrtStatus* failed =
+      ort.Run(model->session(), nullptr, input_names_.data(), input_values_.data(),
+              input_values_.size(), output_names_.data(), output_names_.size(), output_values_.data());
+  // What ORT allocated is ours now, whether the run went well or not.
+  for (size_t i = 0; i < request_.outputs.size(); ++i) {
+    if (!request_.outputs[i].given && output_values_[i]) owned_.emplace_back(output_values_[i]);
+  }
+  if (failed) {
+    owned_.clear();
+    return env_->Throw(ToStatus(failed, Code::kRun));
+  }
+  if (timed) run_time.Add(NowNs() - start);
+  env_->meta().data[kMetaRunUs] = static_cast<double>(run_time.value()) / 1000;
+  model->CountSyncRun();
+
+  MetaWriter writer(env_->meta());
+  napi_value results = nullptr;
+  const size_t count = request_.outputs.size();
+  if (count != 1 && !Ok(napi_create_array_with_length(env, count, &results))) return nullptr;
+  for (size_t i = 0; i < count; ++i) {
+    const Request::Output& output = request_.outputs[i];
+    if (output.given) continue;
+    napi_value data = OutputToJs(env, runtime, model->outputs()[output.index].type, output_values_[i],
+                                 &writer, &status);
+    if (!data) {
+      owned_.clear();
+      return status.ok() ? nullptr : env_->Throw(status);
+    }
+    if (count == 1) {
+      results = data;
+    } else {
+      napi_set_element(env, results, static_cast<uint32_t>(i), data);
+    }
+  }
+  owned_.clear();
+  leases_.clear();
+  return results;
+}
+
+napi_value ModelHandle::Submit() {
+  napi_env env = env_->env();
+  Runtime* runtime = model_->runtime();
+  const Meta& meta = env_->meta();
+  Ref<RunJob> job(new RunJob(Ref<ModelHandle>(this)));
+  Status status;
+
+  // One lease for all ordinary inputs: what JS does to its buffers meanwhile does not matter.
+  size_t copied_bytes = 0;
+  auto in_place = [&](const Argument& argument) -> bool {
+    if (argument.bytes == 0) return true;
+    if (argument.flags & kShared) return true;  // JS keeps the buffer until the promise settles
+    Ref<Lease> lease = runtime->lease_table()->Find(argument.data, argument.bytes);
+    if (!lease) return false;
+    job->leases.push_back(std::move(lease));
+    return true;
+  };
+  std::vector<bool> copied(request_.inputs.size(), false);
+  for (size_t i = 0; i < request_.inputs.size(); ++i) {
+    const Argument& input = request_.inputs[i];
+    if (!input.is_numbers() || in_place(input)) continue;
+    copied[i] = true;
+    copied_bytes += (input.bytes + 63) & ~size_t{63};
+  }
+  Ref<Lease> lease;
+  if (copied_bytes) {
+    lease = Lease::Take(runtime->arena(), copied_bytes);
+    if (!lease) {
+      return env_->Throw(
+          Status::Overload("no memory for the inputs, " + std::to_string(copied_bytes) + " bytes"));
+    }
+    job->leases.push_back(lease);
+  }
+  size_t offset = 0;
+  for (size_t i = 0; i < request_.inputs.size(); ++i) {
+    const Argument& input = request_.inputs[i];
+    const ValueInfo& info = model_->inputs()[input.index];
+    OrtValue* value = nullptr;
+    if (!input.is_numbers()) {
+      status = MakeOwnedValue(env, runtime, info, input, &job->leases, &value);
+    } else {
+      void* data = input.data;
+      if (copied[i]) {
+        data = lease->data() + offset;
+        std::memcpy(data, input.data, input.bytes);
+        runtime->copies()->in.fetch_add(input.bytes, std::memory_order_relaxed);
+        offset += (input.bytes + 63) & ~size_t{63};
+      }
+      status = MakeTensor(runtime, input.type(), input.dims, input.rank, data, input.bytes, &value);
+    }
+    if (!status.ok()) return env_->Throw(status);
+    job->input_names.push_back(info.name.c_str());
+    job->inputs.push_back(value);
+  }
+  for (const Request::Output& output : request_.outputs) {
+    const ValueInfo& info = model_->outputs()[output.index];
+    OrtValue* value = nullptr;
+    RunJob::Result result{output.index, RunJob::Result::kMake};
+    if (output.given) {
+      const Argument& argument = output.argument;
+      result.how = RunJob::Result::kCopy;
+      if (in_place(argument)) {
+        result.how = RunJob::Result::kInPlace;
+        status = MakeTensor(runtime, argument.type(), argument.dims, argument.rank, argument.data,
+                            argument.bytes, &value);
+        if (!status.ok()) return env_->Throw(status);
+      }
+    }
+    job->results.push_back(result);
+    job->output_names.push_back(info.name.c_str());
+    job->outputs.push_back(value);
+  }
+  return SubmitJob(env_.get(), std::move(job), meta);
+}
+
+void ModelHandle::EndJob() {
+  --jobs_;
+  if (jobs_ == 0 && wants_close_) ReleaseModel();
+}
+
+napi_value ModelHandle::Bind(napi_env env, napi_callback_info info) {
+  napi_value args[2];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  return BindingHandle::Create(Ref<ModelHandle>(self), args[0], args[1]);
+}
+
+napi_value ModelHandle::Stats(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  return DescribeModelStats(env, *self->model_);
+}
+
+napi_value ModelHandle::Close(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) return Undefined(env);
+  self->closed_ = true;
+  self->wants_close_ = true;
+  self->close_slot_ = ReadUint32(env, args[0]);
+  for (BindingHandle* binding : std::set<BindingHandle*>(self->bindings_)) binding->CloseNow();
+  for (JsCompletion* completion : self->env_->slots()) {
+    auto* job = dynamic_cast<RunJob*>(completion);
+    if (job && job->handle().get() == self) job->Cancel(self->ClosedStatus());
+  }
+  if (self->jobs_ == 0) self->ReleaseModel();
+  return Undefined(env);
+}
+
+// Releasing a session takes milliseconds: not on the JS thread.
+void ModelHandle::ReleaseModel() {
+  wants_close_ = false;
+  input_cache_.clear();
+  output_cache_.clear();
+  Ref<ReleaseTask> task(new ReleaseTask(env_, std::move(model_)));
+  task->Start(close_slot_);
+}
+
+void ModelHandle::Abandon() {
+  closed_ = true;
+  for (BindingHandle* binding : std::set<BindingHandle*>(bindings_)) binding->CloseNow();
+  input_cache_.clear();
+  output_cache_.clear();
+  model_.reset();
+}
+
+}  // namespace tercel::addon

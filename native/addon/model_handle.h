@@ -1,0 +1,102 @@
+// ModelHandle: one JS environment's hold on a Model. src/engine/model.ts is the class around it.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "binding.h"
+#include "env.h"
+#include "model.h"
+#include "values.h"
+
+namespace tercel::addon {
+
+class BindingHandle;
+
+// JS thread only.
+class ModelHandle : public RefCounted<ModelHandle> {
+ public:
+  enum class Inline { kAuto, kAlways, kNever };
+
+  // The JS object with the handle's functions. Null with a pending exception.
+  static napi_value Wrap(Ref<AddonEnv> env, std::shared_ptr<Model> model, Inline inline_mode);
+
+  AddonEnv* env() const { return env_.get(); }
+  const std::shared_ptr<Model>& model() const { return model_; }
+  bool closed() const { return closed_; }
+  Status ClosedStatus() const;
+
+  // Whether a run on this thread now costs less than a hop to a lane and back.
+  bool ShouldRunInline(bool allowed) const;
+  // Counts what runs on lanes for this handle; the model is let go when closed and idle.
+  void BeginJob() { ++jobs_; }
+  void EndJob();
+
+  std::set<BindingHandle*>& bindings() { return bindings_; }
+
+  // The environment ends: lets the model go at once.
+  void Abandon();
+
+ private:
+  friend class RefCounted<ModelHandle>;
+  // An OrtValue made for the same memory and shape as in the last call.
+  struct CachedValue {
+    void* data = nullptr;
+    int dtype = 0;
+    size_t rank = 0;
+    int64_t dims[8];
+    OrtPtr<OrtValue> value;
+  };
+  // One call's arguments, read from meta.
+  struct Request {
+    napi_value* args = nullptr;
+    size_t arg_count = 0;
+    uint32_t flags = 0;
+    std::vector<Argument> inputs;
+    struct Output {
+      uint32_t index = 0;
+      bool given = false;
+      Argument argument;
+    };
+    std::vector<Output> outputs;
+  };
+
+  ModelHandle(Ref<AddonEnv> env, std::shared_ptr<Model> model, Inline inline_mode);
+  ~ModelHandle();
+
+  static napi_value RunSync(napi_env env, napi_callback_info info);
+  static napi_value Run(napi_env env, napi_callback_info info);
+  static napi_value Bind(napi_env env, napi_callback_info info);
+  static napi_value Stats(napi_env env, napi_callback_info info);
+  static napi_value Close(napi_env env, napi_callback_info info);
+
+  Status ReadRequest(napi_value* args, size_t arg_count);
+  napi_value RunHere();
+  napi_value Submit();
+  Status CachedTensor(CachedValue* cached, const Argument& argument, const OrtValue** out);
+  void ReleaseModel();
+
+  const Ref<AddonEnv> env_;
+  std::shared_ptr<Model> model_;
+  const Inline inline_mode_;
+  bool closed_ = false;
+  uint32_t jobs_ = 0;
+  bool wants_close_ = false;
+  uint32_t close_slot_ = 0;
+  std::set<BindingHandle*> bindings_;
+
+  // Reused between calls, so that a run allocates nothing.
+  Request request_;
+  std::vector<CachedValue> input_cache_;
+  std::vector<CachedValue> output_cache_;
+  std::vector<OrtPtr<OrtValue>> owned_;
+  std::vector<Ref<Lease>> leases_;
+  std::vector<const char*> input_names_;
+  std::vector<const OrtValue*> input_values_;
+  std::vector<const char*> output_names_;
+  std::vector<OrtValue*> output_values_;
+  uint32_t timed_runs_ = 0;
+};
+
+}  // namespace tercel::addon

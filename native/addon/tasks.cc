@@ -1,0 +1,64 @@
+#include "tasks.h"
+
+#include <system_error>
+
+namespace tercel::addon {
+
+ThreadTask::~ThreadTask() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void ThreadTask::Start(uint32_t slot) {
+  env_->Put(slot, this);
+  env_->mailbox()->Expect();
+  // The thread's own reference becomes the mailbox's.
+  Ref<Completion> self(this);
+  auto run = [this, sink = env_->sink()](Ref<Completion> completion) {
+    Work();
+    sink->Post(std::move(completion));
+  };
+  try {
+    thread_ = std::thread(run, self);
+  } catch (const std::system_error&) {
+    run(std::move(self));
+  }
+}
+
+void LoadTask::Work() {
+  ModelSource source;
+  source.path = path;
+  if (from_bytes) {
+    // An empty buffer has no address, and null means "from the path".
+    static const uint8_t kNothing = 0;
+    source.bytes = bytes.empty() ? &kNothing : bytes.data();
+    source.byte_count = bytes.size();
+  }
+  source.external_names = external_names;
+  for (const auto& data : external_bytes) source.external_bytes.emplace_back(data.data(), data.size());
+  Runtime* runtime = Runtime::Current();
+  // Another environment's load of the same key may be cancelled under us: then it is our turn.
+  do {
+    status_ = runtime->Share(
+        key,
+        [&](std::shared_ptr<Model>* out) {
+          return Model::Load(runtime, source, options, &cancellation_, out);
+        },
+        &model_);
+  } while (status_.code() == Code::kAborted && !cancellation_.cancelled());
+  bytes = {};
+  external_bytes = {};
+}
+
+napi_value LoadTask::Finish(napi_env, napi_value) {
+  if (!status_.ok()) return env_->Throw(status_);
+  return ModelHandle::Wrap(env_, std::move(model_), inline_mode);
+}
+
+void ReleaseTask::Work() {
+  const bool last = model_.use_count() == 1;
+  Runtime* runtime = model_->runtime();
+  model_.reset();
+  if (last) runtime->ReturnMemory();
+}
+
+}  // namespace tercel::addon

@@ -1,0 +1,69 @@
+// Work that takes milliseconds or more, on a thread of its own: loading a model, letting one go.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "env.h"
+#include "model.h"
+#include "model_handle.h"
+
+namespace tercel::addon {
+
+// A thread that posts itself when done. Made, finished and joined on the JS thread.
+class ThreadTask : public Completion, public JsCompletion {
+ public:
+  ~ThreadTask() override;
+  // Where the system has no thread to give, the work is done here and now.
+  void Start(uint32_t slot);
+
+ protected:
+  explicit ThreadTask(Ref<AddonEnv> env) : env_(std::move(env)) {}
+  virtual void Work() = 0;
+
+  const Ref<AddonEnv> env_;
+
+ private:
+  std::thread thread_;
+};
+
+class LoadTask : public ThreadTask, public Cancellable {
+ public:
+  explicit LoadTask(Ref<AddonEnv> env) : ThreadTask(std::move(env)) {}
+
+  napi_value Finish(napi_env env, napi_value targets) override;
+  void Cancel(Status) override { cancellation_.Cancel(); }
+
+  // Set before Start.
+  std::string key;
+  std::string path;
+  bool from_bytes = false;
+  std::vector<uint8_t> bytes;  // our copy: JS may do what it likes with its own meanwhile
+  std::vector<std::string> external_names;
+  std::vector<std::vector<uint8_t>> external_bytes;
+  ModelOptions options;
+  ModelHandle::Inline inline_mode = ModelHandle::Inline::kAuto;
+
+ private:
+  void Work() override;
+
+  LoadCancellation cancellation_;
+  Status status_;
+  std::shared_ptr<Model> model_;
+};
+
+class ReleaseTask : public ThreadTask {
+ public:
+  ReleaseTask(Ref<AddonEnv> env, std::shared_ptr<Model> model)
+      : ThreadTask(std::move(env)), model_(std::move(model)) {}
+  napi_value Finish(napi_env env, napi_value) override { return Undefined(env); }
+
+ private:
+  void Work() override;
+
+  std::shared_ptr<Model> model_;
+};
+
+}  // namespace tercel::addon

@@ -1,0 +1,107 @@
+// JS values <-> tensors.
+//
+// Shapes cross the boundary in one Float64Array, "meta", which JS writes before a call and native code
+// writes before it returns: reading ten numbers there costs less than one property read through
+// Node-API. JS (src/engine/marshal.ts) is the other side of this layout.
+//
+//   request   [0] inputs  [1] outputs  [2] flags  [3] priority  [4] timeout ms  [5] slot
+//     from kMetaBody, per input:   index, dtype, flags, rank, dims...
+//                     per output:  index, given (0 or 1), then if given: dtype, flags, rank, dims...
+//     arguments: the data of each input, then of each given output;
+//     with kPacked in the flags, one array of them
+//   response  [6] microseconds of a run that happened inline; after true, 1 where JS should poll
+//     from kMetaBody, per output: dtype (0 null, -1 a nested value), rank, dims...
+//     result: an array of the data of each output (undefined where given), or with one output its data;
+//     true when the run was submitted to a lane
+#pragma once
+
+#include <napi.h>
+
+#include <vector>
+
+#include "env.h"
+#include "tensor.h"
+
+namespace tercel::addon {
+
+inline constexpr size_t kMetaBody = 8;
+enum MetaField : size_t {
+  kMetaInputs = 0,
+  kMetaOutputs = 1,
+  kMetaFlags = 2,
+  kMetaPriority = 3,
+  kMetaTimeoutMs = 4,
+  kMetaSlot = 5,
+  kMetaRunUs = 6,
+};
+enum RequestFlags : uint32_t { kPacked = 1, kMayRunInline = 2 };
+enum TensorFlags : uint32_t { kShared = 1 };  // a SharedArrayBuffer: used in place
+inline constexpr int kSequenceValue = -1;
+inline constexpr int kNestedValue = -1;
+
+// Reads meta in order; every read past the end gives 0.
+class MetaReader {
+ public:
+  explicit MetaReader(const Meta& meta) : meta_(meta) {}
+  double Next() { return at_ < meta_.size ? meta_.data[at_++] : 0; }
+  int NextInt() { return static_cast<int>(Next()); }
+
+ private:
+  const Meta& meta_;
+  size_t at_ = kMetaBody;
+};
+
+class MetaWriter {
+ public:
+  explicit MetaWriter(const Meta& meta) : meta_(meta) {}
+  void Put(double value) {
+    if (at_ < meta_.size) meta_.data[at_++] = value;
+  }
+
+ private:
+  const Meta& meta_;
+  size_t at_ = kMetaBody;
+};
+
+// One tensor, string tensor or sequence that JS handed over.
+struct Argument {
+  uint32_t index = 0;
+  int dtype = 0;  // or kSequenceValue
+  uint32_t flags = 0;
+  size_t rank = 0;
+  int64_t dims[kMaxRank];
+  napi_value js = nullptr;
+  // Numbers only.
+  void* data = nullptr;
+  size_t bytes = 0;
+
+  DType type() const { return static_cast<DType>(dtype); }
+  bool is_numbers() const { return dtype > 0 && type() != DType::kString; }
+};
+
+// Reads dtype, flags, rank and dims.
+Status ReadShape(MetaReader* meta, Argument* out);
+// Checks it against the declared type; for numbers finds the memory and checks its kind and length.
+Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_value js,
+                  Argument* argument);
+
+// Makes the value of strings or of a sequence (its tensors are copied into `runtime`'s arena leases).
+Status MakeOwnedValue(napi_env env, Runtime* runtime, const ValueInfo& info, const Argument& argument,
+                      std::vector<Ref<Lease>>* leases, OrtValue** out);
+
+// Makes the JS value of an output, writing its shape to meta. Null with a pending exception, or with
+// *status set.
+napi_value OutputToJs(napi_env env, Runtime* runtime, const ValueType& declared, const OrtValue* value,
+                      MetaWriter* meta, Status* status);
+
+// Copies a tensor into the given typed array after comparing shape and type.
+Status CopyToGiven(napi_env env, Runtime* runtime, const ValueInfo& info, const OrtValue* value,
+                   napi_value target);
+
+Status ReadStringArray(napi_env env, napi_value array, std::vector<std::string>* out);
+napi_value MakeStringArray(napi_env env, const std::vector<std::string>& strings);
+
+// A JS buffer over the lease, which it keeps. Falls back to null where external buffers are refused.
+napi_value LeaseToArrayBuffer(napi_env env, Runtime* runtime, const Ref<Lease>& lease, size_t bytes);
+
+}  // namespace tercel::addon

@@ -1,0 +1,265 @@
+#include "binding.h"
+
+#include <cstring>
+#include <map>
+
+#include "clock.h"
+#include "runtime.h"
+
+namespace tercel {
+
+Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
+                  size_t bytes, OrtValue** out) {
+  return ToStatus(ort.CreateTensorWithDataAsOrtValue(runtime->cpu_memory(), data, bytes, dims, rank,
+                                                     static_cast<int>(dtype), out),
+                  Code::kInvalidInput);
+}
+
+Status MakeStringTensor(const std::vector<std::string>& strings, const int64_t* dims, size_t rank,
+                        OrtValue** out) {
+  OrtValue* raw = nullptr;
+  Status status = ToStatus(ort.CreateTensorAsOrtValue(DefaultOrtAllocator(), dims, rank,
+                                                      static_cast<int>(DType::kString), &raw),
+                           Code::kInvalidInput);
+  OrtPtr<OrtValue> value(raw);
+  for (size_t i = 0; status.ok() && i < strings.size(); ++i) {
+    char* buffer = nullptr;
+    status = ToStatus(ort.GetResizedStringTensorElementBuffer(raw, i, strings[i].size(), &buffer),
+                      Code::kInvalidInput);
+    if (status.ok()) std::memcpy(buffer, strings[i].data(), strings[i].size());
+  }
+  if (status.ok()) *out = value.release();
+  return status;
+}
+
+Status ReadTensorShape(const OrtValue* value, DType* dtype, int64_t* dims, size_t* rank) {
+  int type = 0;
+  if (ort.GetTensorElementTypeAndShapeDataReference) {
+    const int64_t* data = nullptr;
+    Status s =
+        ToStatus(ort.GetTensorElementTypeAndShapeDataReference(value, &type, &data, rank), Code::kRun);
+    if (!s.ok()) return s;
+    if (*rank > kMaxRank) return Status::Run("a tensor has more than 32 dimensions");
+    for (size_t i = 0; i < *rank; ++i) dims[i] = data[i];
+  } else {
+    OrtTensorTypeAndShapeInfo* raw = nullptr;
+    if (Status s = ToStatus(ort.GetTensorTypeAndShape(value, &raw), Code::kRun); !s.ok()) return s;
+    OrtPtr<OrtTensorTypeAndShapeInfo> info(raw);
+    if (Status s = ToStatus(ort.GetTensorElementType(raw, &type), Code::kRun); !s.ok()) return s;
+    if (Status s = ToStatus(ort.GetDimensionsCount(raw, rank), Code::kRun); !s.ok()) return s;
+    if (*rank > kMaxRank) return Status::Run("a tensor has more than 32 dimensions");
+    if (Status s = ToStatus(ort.GetDimensions(raw, dims, *rank), Code::kRun); !s.ok()) return s;
+  }
+  *dtype = static_cast<DType>(type);
+  return {};
+}
+
+Status ReadStrings(const OrtValue* value, size_t count, std::vector<std::string>* out) {
+  out->clear();
+  if (count == 0) return {};
+  size_t bytes = 0;
+  if (Status s = ToStatus(ort.GetStringTensorDataLength(value, &bytes), Code::kRun); !s.ok()) return s;
+  std::string text(bytes, '\0');
+  std::vector<size_t> offsets(count);
+  Status s = ToStatus(ort.GetStringTensorContent(value, text.data(), bytes, offsets.data(), count),
+                      Code::kRun);
+  if (!s.ok()) return s;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t end = i + 1 < count ? offsets[i + 1] : bytes;
+    out->push_back(text.substr(offsets[i], end - offsets[i]));
+  }
+  return {};
+}
+
+namespace {
+
+// The declared shape with named dimensions filled in; false if one stays open.
+bool ResolveShape(const ValueType& type, const std::map<std::string, int64_t>& symbols, Dims* out) {
+  // A tensor without a declared shape looks like a scalar here: only a run can tell.
+  if (!type.has_shape) return false;
+  *out = type.dims;
+  for (size_t i = 0; i < out->size(); ++i) {
+    if ((*out)[i] >= 0) continue;
+    auto it = symbols.find(type.symbols[i]);
+    if (type.symbols[i].empty() || it == symbols.end()) return false;
+    (*out)[i] = it->second;
+  }
+  return true;
+}
+
+Status NotATensor(const char* role, const ValueInfo& info) {
+  return Status::InvalidInput(std::string("bind: ") + role + " \"" + info.name + "\" is " +
+                              info.type.Text() + "; a binding holds tensors only");
+}
+
+}  // namespace
+
+Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, Slot* slot) {
+  slot->info = &info;
+  slot->dtype = info.type.dtype;
+  slot->dims = dims;
+  if (dims.size() > kMaxRank || !CountBytes(slot->dtype, dims.data(), dims.size(), &slot->bytes)) {
+    return Status::InvalidInput(std::string("bind: ") + role + " \"" + info.name + "\": shape " +
+                                ShapeText(dims.data(), dims.size()) + " is not possible");
+  }
+  Status status = CheckTensor(role, info, slot->dtype, dims.data(), dims.size());
+  if (!status.ok()) return status;
+  if (slot->dtype == DType::kString) return {};
+  if (DTypeBytes(slot->dtype) == 0) return NotATensor(role, info);
+  Runtime* runtime = model_->runtime();
+  slot->lease = Lease::Take(runtime->arena(), slot->bytes);
+  if (!slot->lease) {
+    return Status::Overload(std::string("bind: no memory for ") + role + " \"" + info.name + "\", " +
+                            std::to_string(slot->bytes) + " bytes");
+  }
+  std::memset(slot->lease->data(), 0, slot->bytes);
+  OrtValue* value = nullptr;
+  status = MakeTensor(runtime, slot->dtype, dims.data(), dims.size(), slot->lease->data(), slot->bytes,
+                      &value);
+  slot->value.reset(value);
+  return status;
+}
+
+Status Binding::BindSlotInput(const Slot& slot) {
+  return ToStatus(ort.BindInput(binding_.get(), slot.info->name.c_str(), slot.value.get()),
+                  Code::kInvalidInput);
+}
+
+Status Binding::BindSlotOutput(const Slot& slot) {
+  const char* name = slot.info->name.c_str();
+  return ToStatus(slot.value
+                      ? ort.BindOutput(binding_.get(), name, slot.value.get())
+                      : ort.BindOutputToDevice(binding_.get(), name, model_->runtime()->cpu_memory()),
+                  Code::kInvalidInput);
+}
+
+Status Binding::Create(std::shared_ptr<Model> model, const std::vector<std::optional<Dims>>& inputs,
+                       const std::vector<std::optional<Dims>>& outputs, Ref<Binding>* out) {
+  Ref<Binding> binding(new Binding(std::move(model)));
+  Model* m = binding->model_.get();
+  OrtIoBinding* raw = nullptr;
+  if (Status s = ToStatus(ort.CreateIoBinding(m->session(), &raw), Code::kModel); !s.ok()) return s;
+  binding->binding_.reset(raw);
+
+  std::map<std::string, int64_t> symbols;
+  binding->inputs_.resize(m->inputs().size());
+  for (size_t i = 0; i < m->inputs().size(); ++i) {
+    const ValueInfo& info = m->inputs()[i];
+    if (info.type.kind != OnnxKind::kTensor) return NotATensor("input", info);
+    Dims dims;
+    if (inputs[i]) {
+      dims = *inputs[i];
+    } else if (!ResolveShape(info.type, symbols, &dims) && !info.type.dims.empty()) {
+      return Status::InvalidInput("bind: input \"" + info.name + "\" is " + info.type.Text() +
+                                  ": give its shape");
+    }
+    Slot& slot = binding->inputs_[i];
+    if (Status s = binding->MakeSlot("input", info, dims, &slot); !s.ok()) return s;
+    for (size_t d = 0; d < info.type.dims.size(); ++d) {
+      if (!info.type.symbols[d].empty()) symbols.emplace(info.type.symbols[d], dims[d]);
+    }
+    if (slot.dtype == DType::kString) {
+      size_t count = 0;
+      (void)CountElements(dims.data(), dims.size(), &count);
+      if (Status s = binding->SetStrings(i, std::vector<std::string>(count)); !s.ok()) return s;
+    } else if (Status s = binding->BindSlotInput(slot); !s.ok()) {
+      return s;
+    }
+  }
+
+  std::vector<std::optional<Dims>> shapes = outputs;
+  bool probe = false;
+  for (size_t i = 0; i < m->outputs().size(); ++i) {
+    const ValueInfo& info = m->outputs()[i];
+    if (info.type.kind != OnnxKind::kTensor) return NotATensor("output", info);
+    Dims dims;
+    if (!shapes[i] && ResolveShape(info.type, symbols, &dims)) shapes[i] = dims;
+    probe |= !shapes[i];
+  }
+  if (probe) {
+    if (Status s = binding->ProbeOutputs(&shapes); !s.ok()) return s;
+  }
+  binding->outputs_.resize(m->outputs().size());
+  for (size_t i = 0; i < m->outputs().size(); ++i) {
+    Slot& slot = binding->outputs_[i];
+    if (Status s = binding->MakeSlot("output", m->outputs()[i], *shapes[i], &slot); !s.ok()) return s;
+    if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
+  }
+  *out = std::move(binding);
+  return {};
+}
+
+Status Binding::ProbeOutputs(std::vector<std::optional<Dims>>* shapes) {
+  std::vector<const char*> input_names;
+  std::vector<const OrtValue*> values;
+  for (const Slot& slot : inputs_) {
+    input_names.push_back(slot.info->name.c_str());
+    values.push_back(slot.value.get());
+  }
+  std::vector<const char*> output_names;
+  for (const ValueInfo& info : model_->outputs()) output_names.push_back(info.name.c_str());
+  std::vector<OrtValue*> results(output_names.size(), nullptr);
+  Status status =
+      ToStatus(ort.Run(model_->session(), nullptr, input_names.data(), values.data(), values.size(),
+                       output_names.data(), output_names.size(), results.data()),
+               Code::kInvalidInput,
+               "bind: the shapes of the outputs are not declared, and the run on zeros "
+               "that would show them failed; give them in bind()");
+  std::vector<OrtPtr<OrtValue>> owned(results.begin(), results.end());
+  for (size_t i = 0; status.ok() && i < results.size(); ++i) {
+    DType dtype;
+    int64_t dims[kMaxRank];
+    size_t rank = 0;
+    status = ReadTensorShape(results[i], &dtype, dims, &rank);
+    if (status.ok() && !(*shapes)[i]) (*shapes)[i] = Dims(dims, dims + rank);
+  }
+  return status;
+}
+
+Status Binding::RunSync() {
+  // A clock read costs 25 ns; one run in 16 is enough to know the median.
+  const bool timed = (runs_++ & 15) == 0;
+  const int64_t start = timed ? NowNs() : 0;
+  OrtStatus* failed = ort.RunWithBinding(model_->session(), nullptr, binding_.get());
+  if (failed) return ToStatus(failed, Code::kRun);
+  if (timed) model_->scheduler().run_time().Add(NowNs() - start);
+  model_->CountSyncRun();
+  return {};
+}
+
+Status Binding::SetStrings(size_t input, const std::vector<std::string>& strings) {
+  Slot& slot = inputs_[input];
+  OrtValue* value = nullptr;
+  Status status = MakeStringTensor(strings, slot.dims.data(), slot.dims.size(), &value);
+  if (!status.ok()) return status;
+  slot.value.reset(value);
+  return BindSlotInput(slot);
+}
+
+Status Binding::GetStrings(size_t output, std::vector<std::string>* strings) {
+  const Slot& slot = outputs_[output];
+  OrtValue** values = nullptr;
+  size_t count = 0;
+  Status status = ToStatus(
+      ort.GetBoundOutputValues(binding_.get(), DefaultOrtAllocator(), &values, &count), Code::kRun);
+  if (!status.ok()) return status;
+  std::vector<OrtPtr<OrtValue>> owned(values, values + count);
+  if (values) TakeOrtString(reinterpret_cast<char*>(values));
+  DType dtype;
+  int64_t dims[kMaxRank];
+  size_t rank = 0;
+  status = ReadTensorShape(owned[output].get(), &dtype, dims, &rank);
+  if (!status.ok()) return status;
+  if (Dims(dims, dims + rank) != slot.dims) {
+    return Status::Run("output \"" + slot.info->name + "\": bound as " +
+                       ShapeText(slot.dims.data(), slot.dims.size()) + ", the run gave " +
+                       ShapeText(dims, rank));
+  }
+  size_t elements = 0;
+  (void)CountElements(dims, rank, &elements);
+  status = ReadStrings(owned[output].get(), elements, strings);
+  // Bound anew, so that the next run gets a fresh value instead of this one.
+  return status.ok() ? BindSlotOutput(slot) : status;
+}
+
+}  // namespace tercel

@@ -1,0 +1,73 @@
+// Binding: tensors fixed once and run many times, the "prepared statement".
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arena.h"
+#include "model.h"
+#include "ort_library.h"
+#include "tensor.h"
+
+namespace tercel {
+
+using Dims = std::vector<int64_t>;
+
+// One thread at a time, and no run or change while another run is under way: the owner sees to it.
+class Binding : public RefCounted<Binding> {
+ public:
+  struct Slot {
+    const ValueInfo* info = nullptr;
+    DType dtype = DType::kUndefined;
+    Dims dims;
+    size_t bytes = 0;
+    Ref<Lease> lease;  // null for strings
+    OrtPtr<OrtValue> value;
+  };
+
+  // Shapes in the order of the model's inputs and outputs. An input without a shape takes the declared
+  // one, which must then be fixed. An output without a shape takes the declared one with its named
+  // dimensions read off the inputs; if one is still open, the model is run once on zeros to see it.
+  static Status Create(std::shared_ptr<Model> model, const std::vector<std::optional<Dims>>& inputs,
+                       const std::vector<std::optional<Dims>>& outputs, Ref<Binding>* out);
+
+  const std::vector<Slot>& inputs() const { return inputs_; }
+  const std::vector<Slot>& outputs() const { return outputs_; }
+  Model* model() const { return model_.get(); }
+  OrtIoBinding* handle() const { return binding_.get(); }
+
+  Status RunSync();
+  // REQUIRES: the slot is of strings; as many as its shape says.
+  Status SetStrings(size_t input, const std::vector<std::string>& strings);
+  Status GetStrings(size_t output, std::vector<std::string>* strings);
+
+ private:
+  friend class RefCounted<Binding>;
+  explicit Binding(std::shared_ptr<Model> model) : model_(std::move(model)) {}
+  ~Binding() = default;
+
+  Status MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, Slot* slot);
+  Status BindSlotInput(const Slot& slot);
+  Status BindSlotOutput(const Slot& slot);
+  Status ProbeOutputs(std::vector<std::optional<Dims>>* shapes);
+
+  const std::shared_ptr<Model> model_;
+  OrtPtr<OrtIoBinding> binding_;
+  std::vector<Slot> inputs_;
+  std::vector<Slot> outputs_;
+  uint32_t runs_ = 0;
+};
+
+// Makes an OrtValue over memory that somebody else keeps.
+Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
+                  size_t bytes, OrtValue** out);
+// Makes an OrtValue of strings; NUL bytes are kept.
+Status MakeStringTensor(const std::vector<std::string>& strings, const int64_t* dims, size_t rank,
+                        OrtValue** out);
+// Reads dtype and shape of a tensor value. `dims` holds kMaxRank.
+Status ReadTensorShape(const OrtValue* value, DType* dtype, int64_t* dims, size_t* rank);
+Status ReadStrings(const OrtValue* value, size_t count, std::vector<std::string>* out);
+
+}  // namespace tercel

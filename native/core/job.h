@@ -1,0 +1,91 @@
+// Job: one run of a model on a lane, from submission to completion.
+//
+//   new -> queued -> running -> done -> (the sink's thread)
+//             \________________/^
+//               Cancel
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "arena.h"
+#include "ort_library.h"
+#include "ref.h"
+#include "status.h"
+
+namespace tercel {
+
+class Scheduler;
+struct Lane;
+
+// Something that finished on a native thread and is handed to the thread that asked for it.
+class Completion {
+ public:
+  virtual ~Completion() = default;
+  void AddRef() const { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void DropRef() const {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+  Completion* next_completion = nullptr;  // owned by the sink
+
+ private:
+  mutable std::atomic<uint32_t> refs_{0};
+};
+
+// Takes completions from any thread. Post never blocks for long and never runs the caller's code.
+class CompletionSink : public RefCounted<CompletionSink> {
+ public:
+  virtual void Post(Ref<Completion> completion) = 0;
+
+ protected:
+  friend class RefCounted<CompletionSink>;
+  virtual ~CompletionSink() = default;
+};
+
+inline constexpr int kPriorities = 8;
+inline constexpr int kDefaultPriority = 4;
+
+class Job : public Completion {
+ public:
+  explicit Job(Ref<CompletionSink> sink) : sink(std::move(sink)) {}
+  ~Job() override {
+    for (OrtValue* value : inputs) ort.ReleaseValue(value);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (outputs[i]) ort.ReleaseValue(outputs[i]);
+    }
+  }
+
+  // Set before Submit, constant after.
+  const Ref<CompletionSink> sink;
+  uint64_t id = 0;                  // the caller's
+  OrtIoBinding* binding = nullptr;  // run this binding; the vectors below are then empty
+  std::vector<const char*> input_names;
+  std::vector<OrtValue*> inputs;  // owned
+  std::vector<const char*> output_names;
+  std::vector<Ref<Lease>> leases;   // what the values above point into
+  int64_t deadline_ns = 0;          // NowNs() clock; 0 is none
+  int priority = kDefaultPriority;  // 1 (first) to kPriorities
+
+  // Owned; null before the run where ORT shall allocate. Written by the lane.
+  std::vector<OrtValue*> outputs;
+  // Written before the sink gets the job.
+  Status status;
+  int64_t submitted_ns = 0;
+  int64_t started_ns = 0;
+  int64_t finished_ns = 0;
+
+ private:
+  friend class Scheduler;
+  friend class DeadlineClock;
+  enum class State : uint8_t { kNew, kQueued, kRunning, kDone };
+
+  // Protected by the scheduler's mutex.
+  Scheduler* scheduler_ = nullptr;
+  State state_ = State::kNew;
+  Lane* lane_ = nullptr;
+  Job* next_ = nullptr;
+  Job* prev_ = nullptr;
+  Status cancelled_;  // why, when Cancel found the job running
+};
+
+}  // namespace tercel

@@ -1,0 +1,125 @@
+// Model: one loaded graph (one ONNX Runtime session), its metadata and its scheduler.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort_library.h"
+#include "scheduler.h"
+#include "tensor.h"
+
+namespace tercel {
+
+class Runtime;
+
+using StringPairs = std::vector<std::pair<std::string, std::string>>;
+
+struct ProviderOptions {
+  std::string name;  // "cpu", "cuda", "tensorrt", or a name that the library knows
+  StringPairs options;
+};
+
+struct ModelOptions {
+  int intra_op_threads = 1;
+  int inter_op_threads = 1;  // used when parallel
+  bool parallel = false;     // execution mode
+  bool spinning = false;     // of ORT's own intra-op workers between runs
+  int graph_level = 99;      // 0, 1, 2, 3, 99
+  bool deterministic = false;
+  bool memory_pattern = true;
+  // Where the session's CPU memory comes from.
+  enum class Memory { kTercel, kOrtArena, kMalloc } memory = Memory::kTercel;
+  std::string affinity;  // session.intra_op_thread_affinities
+  std::vector<std::pair<std::string, int64_t>> free_dimensions;
+  StringPairs config;  // any session config entry; wins over what the options above set
+  std::vector<ProviderOptions> providers;
+  bool fallback = false;  // a provider that cannot be loaded is a warning
+  std::string optimized_path;
+  std::string profile_prefix;
+  std::vector<std::string> custom_op_libraries;
+  int log_level = 3;
+  SchedulerOptions scheduler;
+};
+
+// What to load. Bytes must stay until the load returns.
+struct ModelSource {
+  std::string path;  // used when bytes is null
+  const void* bytes = nullptr;
+  size_t byte_count = 0;
+  // External data files by the name the model gives them; empty to read them beside `path`.
+  std::vector<std::string> external_names;
+  std::vector<std::pair<const void*, size_t>> external_bytes;
+};
+
+// Ends a load from another thread. Thread-safe.
+class LoadCancellation {
+ public:
+  void Cancel();
+  bool cancelled() const { return cancelled_.load(); }
+
+ private:
+  friend class Model;
+  std::mutex mutex_;
+  OrtSessionOptions* options_ = nullptr;  // protected by mutex_; while the session is made
+  std::atomic<bool> cancelled_{false};
+};
+
+// Everything but the scheduler and the counters is constant after Load. Thread-safe.
+class Model : public std::enable_shared_from_this<Model> {
+ public:
+  static Status Load(Runtime* runtime, const ModelSource& source, const ModelOptions& options,
+                     LoadCancellation* cancellation, std::shared_ptr<Model>* out);
+  // Joins the lanes: must not run on one.
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  OrtSession* session() const { return session_.get(); }
+  Runtime* runtime() const { return runtime_; }
+  Scheduler& scheduler() { return *scheduler_; }
+
+  const std::vector<ValueInfo>& inputs() const { return inputs_; }
+  const std::vector<ValueInfo>& outputs() const { return outputs_; }
+  const std::string& source_name() const { return source_name_; }
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+  // From the model file.
+  const std::string& producer() const { return producer_; }
+  const std::string& graph_name() const { return graph_name_; }
+  const std::string& description() const { return description_; }
+  int64_t version() const { return version_; }
+  const StringPairs& custom_metadata() const { return custom_metadata_; }
+  const std::vector<std::string>& providers() const { return providers_; }
+
+  // Runs on threads other than lanes.
+  void CountSyncRun() { sync_runs_.fetch_add(1, std::memory_order_relaxed); }
+  uint64_t sync_runs() const { return sync_runs_.load(std::memory_order_relaxed); }
+
+ private:
+  explicit Model(Runtime* runtime) : runtime_(runtime) {}
+  Status ReadMetadata();
+
+  Runtime* const runtime_;
+  OrtPtr<OrtSession> session_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::vector<ValueInfo> inputs_;
+  std::vector<ValueInfo> outputs_;
+  std::string source_name_;
+  std::vector<std::string> warnings_;
+  std::vector<std::string> providers_;
+  std::string producer_;
+  std::string graph_name_;
+  std::string description_;
+  int64_t version_ = 0;
+  StringPairs custom_metadata_;
+  std::atomic<uint64_t> sync_runs_{0};
+};
+
+// Names of the execution providers that the open library was built with.
+Status AvailableProviders(std::vector<std::string>* out);
+
+}  // namespace tercel

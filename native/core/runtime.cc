@@ -1,0 +1,144 @@
+#include "runtime.h"
+
+#include <cstdlib>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include "model.h"
+
+namespace tercel {
+
+namespace {
+
+// What ONNX Runtime calls for every CPU allocation of a session that uses the environment's allocator.
+struct ArenaAllocator : OrtAllocator {
+  Arena* arena = nullptr;
+  const OrtMemoryInfo* info = nullptr;
+};
+
+void* ArenaAlloc(OrtAllocator* self, size_t bytes) {
+  // ONNX Runtime takes null for zero bytes, and for "out of memory" otherwise.
+  return bytes == 0 ? nullptr : static_cast<ArenaAllocator*>(self)->arena->Allocate(bytes);
+}
+void ArenaFree(OrtAllocator* self, void* data) {
+  static_cast<ArenaAllocator*>(self)->arena->Free(data);
+}
+const OrtMemoryInfo* ArenaInfo(const OrtAllocator* self) {
+  return static_cast<const ArenaAllocator*>(self)->info;
+}
+
+std::mutex runtime_mutex;
+std::atomic<Runtime*> the_runtime{nullptr};
+
+}  // namespace
+
+Runtime::Runtime(const RuntimeOptions& options) : arena_(options.arena) {}
+
+Status Runtime::Get(const RuntimeOptions& options, Runtime** out) {
+  std::lock_guard<std::mutex> lock(runtime_mutex);
+  if (Status status = OpenOrtLibrary(options.library); !status.ok()) return status;
+  if (Runtime* runtime = the_runtime.load()) {
+    *out = runtime;
+    return {};
+  }
+  auto runtime = std::unique_ptr<Runtime>(new Runtime(options));
+  if (Status status = runtime->Start(options); !status.ok()) {
+    // ONNX Runtime may keep the allocator: what it could call must stay.
+    (void)runtime.release();
+    return status;
+  }
+  *out = runtime.release();
+  the_runtime.store(*out);
+  std::atexit(&Runtime::AtExit);
+  return {};
+}
+
+Runtime* Runtime::Current() { return the_runtime.load(); }
+
+Status Runtime::Start(const RuntimeOptions& options) {
+  if (Status s = ToStatus(ort.CreateEnv(options.log_level, "tercel", &env_), Code::kModel,
+                          "cannot create the ONNX Runtime environment");
+      !s.ok()) {
+    return s;
+  }
+  if (Status s = ToStatus(ort.DisableTelemetryEvents(env_), Code::kModel); !s.ok()) return s;
+  if (Status s = ToStatus(ort.SetLanguageProjection(env_, kOrtNodeJs), Code::kModel); !s.ok()) {
+    return s;
+  }
+  if (Status s = ToStatus(ort.CreateCpuMemoryInfo(kOrtDeviceAllocator, kOrtMemDefault, &cpu_memory_),
+                          Code::kModel);
+      !s.ok()) {
+    return s;
+  }
+  auto* allocator = new ArenaAllocator{};  // lives as long as the environment: the process
+  allocator->version = kOldestApi;
+  allocator->Alloc = ArenaAlloc;
+  allocator->Reserve = ArenaAlloc;
+  allocator->Free = ArenaFree;
+  allocator->Info = ArenaInfo;
+  allocator->arena = &arena_;
+  allocator->info = cpu_memory_;
+  return ToStatus(ort.RegisterAllocator(env_, allocator), Code::kModel,
+                  "cannot register Tercel's allocator with ONNX Runtime");
+}
+
+Status Runtime::Share(const std::string& key, const Loader& load, std::shared_ptr<Model>* out) {
+  if (key.empty()) return load(out);
+  std::unique_lock<std::mutex> lock(mutex_);
+  Entry& entry = entries_[key];  // stays put: nobody erases an entry that is waited for
+  ++entry.waiting;
+  loaded_.wait(lock, [&] { return !entry.loading; });
+  --entry.waiting;
+  if ((*out = entry.model.lock())) return {};
+  entry.loading = true;
+  lock.unlock();
+  Status status = load(out);
+  lock.lock();
+  entry.loading = false;
+  if (status.ok()) entry.model = *out;
+  loaded_.notify_all();
+  // Forget keys of models that are gone.
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    const Entry& e = it->second;
+    it = (!e.loading && e.waiting == 0 && e.model.expired()) ? entries_.erase(it) : std::next(it);
+  }
+  return status;
+}
+
+void Runtime::ReturnMemory() {
+  arena_.Trim();
+#if defined(__GLIBC__)
+  // Seen with a 96 MB model: the heap kept 85 MB of it without this.
+  malloc_trim(0);
+#endif
+}
+
+void Runtime::Enter(Model* model, Scheduler* scheduler) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  live_models_[model] = scheduler;
+}
+
+void Runtime::Leave(Model* model) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  live_models_.erase(model);
+}
+
+std::vector<std::shared_ptr<Model>> Runtime::Models() {
+  std::vector<std::shared_ptr<Model>> models;
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (auto& [model, scheduler] : live_models_) {
+    if (auto shared = model->weak_from_this().lock()) models.push_back(std::move(shared));
+  }
+  return models;
+}
+
+// Runs before ONNX Runtime's static destructors, which were registered earlier: no lane may be inside
+// the library when they run.
+void Runtime::AtExit() {
+  Runtime* runtime = Current();
+  std::lock_guard<std::mutex> lock(runtime->mutex_);
+  for (auto& [model, scheduler] : runtime->live_models_) scheduler->Quiesce(2'000'000'000);
+}
+
+}  // namespace tercel

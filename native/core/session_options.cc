@@ -1,0 +1,168 @@
+#include "session_options.h"
+
+#include <algorithm>
+#include <cctype>
+
+namespace tercel {
+
+namespace {
+
+struct CStrings {
+  std::vector<const char*> keys;
+  std::vector<const char*> values;
+  explicit CStrings(const StringPairs& pairs) {
+    for (const auto& [key, value] : pairs) {
+      keys.push_back(key.c_str());
+      values.push_back(value.c_str());
+    }
+  }
+};
+
+std::string Lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+Status AppendCuda(OrtSessionOptions* session, const ProviderOptions& provider) {
+  OrtCUDAProviderOptionsV2* raw = nullptr;
+  if (Status s = ToStatus(ort.CreateCudaProviderOptions(&raw), Code::kModel); !s.ok()) return s;
+  OrtPtr<OrtCUDAProviderOptionsV2> options(raw);
+  const CStrings pairs(provider.options);
+  if (!pairs.keys.empty()) {
+    Status s = ToStatus(
+        ort.UpdateCudaProviderOptions(raw, pairs.keys.data(), pairs.values.data(), pairs.keys.size()),
+        Code::kModel);
+    if (!s.ok()) return s;
+  }
+  return ToStatus(ort.AppendExecutionProviderCuda(session, raw), Code::kModel);
+}
+
+Status AppendTensorRt(OrtSessionOptions* session, const ProviderOptions& provider) {
+  OrtTensorRTProviderOptionsV2* raw = nullptr;
+  if (Status s = ToStatus(ort.CreateTensorRtProviderOptions(&raw), Code::kModel); !s.ok()) return s;
+  OrtPtr<OrtTensorRTProviderOptionsV2> options(raw);
+  const CStrings pairs(provider.options);
+  if (!pairs.keys.empty()) {
+    Status s = ToStatus(ort.UpdateTensorRtProviderOptions(raw, pairs.keys.data(), pairs.values.data(),
+                                                          pairs.keys.size()),
+                        Code::kModel);
+    if (!s.ok()) return s;
+  }
+  return ToStatus(ort.AppendExecutionProviderTensorRt(session, raw), Code::kModel);
+}
+
+// Finds "cuda", "CUDA" or "CUDAExecutionProvider" among the library's names.
+const std::string* FindProvider(const std::vector<std::string>& available, const std::string& name) {
+  const std::string wanted = Lower(name);
+  for (const std::string& candidate : available) {
+    const std::string full = Lower(candidate);
+    if (full == wanted || full == wanted + "executionprovider") return &candidate;
+  }
+  return nullptr;
+}
+
+Status AppendProvider(OrtSessionOptions* session, const std::vector<std::string>& available,
+                      const ProviderOptions& provider) {
+  const std::string* full = FindProvider(available, provider.name);
+  Status status;
+  if (!full) {
+    std::string known;
+    for (const std::string& name : available) known += (known.empty() ? "" : ", ") + name;
+    status = Status::Model("this ONNX Runtime library was built without it; it knows " + known);
+  } else if (*full == "CUDAExecutionProvider") {
+    status = AppendCuda(session, provider);
+  } else if (*full == "TensorrtExecutionProvider") {
+    status = AppendTensorRt(session, provider);
+  } else {
+    const CStrings pairs(provider.options);
+    const std::string name = full->substr(0, full->find("ExecutionProvider"));
+    status = ToStatus(ort.AppendExecutionProvider(session, name.c_str(), pairs.keys.data(),
+                                                  pairs.values.data(), pairs.keys.size()),
+                      Code::kModel);
+  }
+  if (status.ok()) return status;
+  return Status::Model("provider \"" + provider.name + "\" cannot be loaded: " + status.message());
+}
+
+}  // namespace
+
+Status AvailableProviders(std::vector<std::string>* out) {
+  char** names = nullptr;
+  int count = 0;
+  if (Status s = ToStatus(ort.GetAvailableProviders(&names, &count), Code::kModel); !s.ok()) return s;
+  out->assign(names, names + count);
+  return ToStatus(ort.ReleaseAvailableProviders(names, count), Code::kModel);
+}
+
+Status MakeSessionOptions(const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,
+                          std::vector<std::string>* providers, std::vector<std::string>* warnings) {
+  OrtSessionOptions* raw = nullptr;
+  if (Status s = ToStatus(ort.CreateSessionOptions(&raw), Code::kModel); !s.ok()) return s;
+  out->reset(raw);
+  Status failed;
+  auto set = [&](OrtStatus* status, const std::string& what) {
+    Status s = ToStatus(status, Code::kModel, what.c_str());
+    if (failed.ok()) failed = std::move(s);
+  };
+  auto config = [&](const char* key, const std::string& value) {
+    set(ort.AddSessionConfigEntry(raw, key, value.c_str()), std::string("config entry ") + key);
+  };
+
+  set(ort.SetIntraOpNumThreads(raw, options.intra_op_threads), "intraOpThreads");
+  set(ort.SetInterOpNumThreads(raw, options.inter_op_threads), "interOpThreads");
+  set(ort.SetSessionExecutionMode(raw, options.parallel ? 1 : 0), "executionMode");
+  set(ort.SetSessionGraphOptimizationLevel(raw, options.graph_level), "graphLevel");
+  set(ort.SetSessionLogSeverityLevel(raw, options.log_level), "logLevel");
+  set(options.memory_pattern ? ort.EnableMemPattern(raw) : ort.DisableMemPattern(raw), "memoryPattern");
+  if (options.deterministic) set(ort.SetDeterministicCompute(raw, true), "deterministic");
+  config("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
+  config("session.inter_op.allow_spinning", options.spinning ? "1" : "0");
+  switch (options.memory) {
+    case ModelOptions::Memory::kTercel:
+      set(ort.DisableCpuMemArena(raw), "memory");
+      config("session.use_env_allocators", "1");
+      break;
+    case ModelOptions::Memory::kOrtArena:
+      set(ort.EnableCpuMemArena(raw), "memory");
+      break;
+    case ModelOptions::Memory::kMalloc:
+      set(ort.DisableCpuMemArena(raw), "memory");
+      break;
+  }
+  if (!options.affinity.empty()) config("session.intra_op_thread_affinities", options.affinity);
+  for (const auto& [name, value] : options.free_dimensions) {
+    set(ort.AddFreeDimensionOverrideByName(raw, name.c_str(), value), "freeDimensions." + name);
+  }
+  for (const auto& [key, value] : options.config) config(key.c_str(), value);
+  if (!options.optimized_path.empty()) {
+    set(ort.SetOptimizedModelFilePath(raw, options.optimized_path.c_str()), "optimizedModelPath");
+  }
+  if (!options.profile_prefix.empty()) {
+    set(ort.EnableProfiling(raw, options.profile_prefix.c_str()), "profilePrefix");
+  }
+  for (const std::string& library : options.custom_op_libraries) {
+    set(ort.RegisterCustomOpsLibrary(raw, library.c_str()), "custom operators \"" + library + "\"");
+  }
+  if (!failed.ok()) return failed;
+
+  std::vector<std::string> available;
+  if (Status s = AvailableProviders(&available); !s.ok()) return s;
+  for (const ProviderOptions& provider : options.providers) {
+    const std::string name = Lower(provider.name);
+    // The CPU provider is always there, last; naming it ends the list.
+    if (name == "cpu" || name == "cpuexecutionprovider") break;
+    Status status = AppendProvider(raw, available, provider);
+    if (status.ok()) {
+      providers->push_back(provider.name);
+    } else if (options.fallback) {
+      warnings->push_back(status.message());
+    } else {
+      return status;
+    }
+  }
+  providers->push_back("cpu");
+  return {};
+}
+
+}  // namespace tercel

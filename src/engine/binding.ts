@@ -1,0 +1,152 @@
+import { InvalidInputError } from '../errors.js';
+import { native, type NativeBinding, type NativeModel, type NativeSlot } from '../native.js';
+import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
+import { mayRunInline, settleInline } from './inline.js';
+import { nextSlot, startPolling, wait } from './mailbox.js';
+import {
+  FLAG_MAY_RUN_INLINE,
+  META_FLAGS,
+  META_RUN_US,
+  meta,
+  tensorOver,
+  type Marshaller,
+} from './marshal.js';
+import { encodeRunOptions, type RunOptions } from './model.js';
+
+/** Shapes by input or output name. */
+export type BindShapes = Readonly<Record<string, readonly number[]>>;
+
+function tensors(slots: readonly NativeSlot[]): Record<string, Tensor> {
+  const byName: Record<string, Tensor> = {};
+  for (const slot of slots) {
+    byName[slot.name] = slot.buffer
+      ? tensorOver(slot.dtype, slot.shape, slot.buffer)
+      : {
+          dtype: dtypeFromCode(slot.dtype)!,
+          shape: slot.shape,
+          data: new Array<string>(countElements(slot.shape)).fill(''),
+        };
+  }
+  return byName;
+}
+
+function stringSlots(slots: readonly NativeSlot[]): [number, string][] {
+  return slots.flatMap((slot, i) => (slot.buffer ? [] : [[i, slot.name] as [number, string]]));
+}
+
+/**
+ * Tensors fixed once and run many times, the "prepared statement". Write into the data of `inputs`, run,
+ * read the data of `outputs`: nothing is copied or allocated. One run at a time; more bindings of a
+ * model run side by side. The memory lives until the binding is closed and its tensors are dropped.
+ */
+export class Binding {
+  readonly inputs: Readonly<Record<string, Tensor>>;
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  /**
+   * Runs on the calling thread, which waits.
+   *
+   * @throws RunError; InvalidInputError while run() is under way; ClosedError
+   */
+  readonly runSync: () => void;
+  readonly #native: NativeBinding;
+  readonly #stringInputs: [number, string][];
+  readonly #stringOutputs: [number, string][];
+
+  /** @internal */
+  constructor(model: NativeModel, marshaller: Marshaller, shapes: BindShapes) {
+    const names = new Set([...marshaller.inputs, ...marshaller.outputs].map((value) => value.name));
+    for (const [name, shape] of Object.entries(shapes)) {
+      if (!names.has(name)) {
+        throw new InvalidInputError(
+          `bind: "${name}" is no input or output; the model has ${[...names].map((n) => `"${n}"`).join(', ')}`,
+        );
+      }
+      if (!Array.isArray(shape)) {
+        throw new InvalidInputError(`bind: the shape of "${name}" must be an array of numbers`);
+      }
+      countElements(shape as readonly number[]);
+    }
+    const bound = model.bind(
+      marshaller.inputs.map((value) => shapes[value.name]),
+      marshaller.outputs.map((value) => shapes[value.name]),
+    );
+    this.#native = bound;
+    this.inputs = tensors(bound.inputs);
+    this.outputs = tensors(bound.outputs);
+    this.#stringInputs = stringSlots(bound.inputs);
+    this.#stringOutputs = stringSlots(bound.outputs);
+    // Without strings the native function itself is the method: nothing stands between.
+    this.runSync =
+      this.#stringInputs.length + this.#stringOutputs.length === 0
+        ? bound.runSync
+        : () => {
+            this.#writeStrings();
+            bound.runSync();
+            this.#readStrings();
+          };
+  }
+
+  #writeStrings(): void {
+    for (const [index, name] of this.#stringInputs) {
+      this.#native.setStrings(index, [...(this.inputs[name]!.data as string[])]);
+    }
+  }
+
+  #readStrings(): void {
+    for (const [index, name] of this.#stringOutputs) {
+      const data = this.outputs[name]!.data as string[];
+      const strings = this.#native.getStrings(index);
+      for (let i = 0; i < strings.length; i++) data[i] = strings[i]!;
+    }
+  }
+
+  /**
+   * Runs without blocking the calling thread. Leave the tensors alone until it resolves.
+   *
+   * @throws (rejects) as Model.run(); InvalidInputError while another run() is under way
+   */
+  run(options?: Pick<RunOptions, 'signal' | 'timeoutMs' | 'priority'>): Promise<void> {
+    try {
+      const signal = options?.signal;
+      if (signal?.aborted) return Promise.reject(signal.reason as Error);
+      if (this.#stringInputs.length > 0) this.#writeStrings();
+      const slot = nextSlot();
+      encodeRunOptions(options, slot);
+      meta[META_FLAGS] = mayRunInline() ? FLAG_MAY_RUN_INLINE : 0;
+      if (this.#native.run() !== true) {
+        if (this.#stringOutputs.length > 0) this.#readStrings();
+        return settleInline<void>(undefined, meta[META_RUN_US]!);
+      }
+      const poll = meta[META_RUN_US] === 1;
+      return new Promise<void>((resolve, reject) => {
+        const onAbort = (): void => native.cancel(slot);
+        const end = (): void => signal?.removeEventListener('abort', onAbort);
+        wait({
+          targets: undefined,
+          resolve: () => {
+            end();
+            if (this.#stringOutputs.length > 0) this.#readStrings();
+            resolve();
+          },
+          reject: (error) => {
+            end();
+            reject(signal?.aborted ? (signal.reason as Error) : (error as Error));
+          },
+        });
+        signal?.addEventListener('abort', onAbort, { once: true });
+        if (poll) startPolling();
+      });
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  /** Takes no more runs. A run under way rejects with ClosedError. Closing twice is the same as once. */
+  close(): void {
+    this.#native.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

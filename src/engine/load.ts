@@ -1,0 +1,190 @@
+// loadModel: options checked and written out for the addon.
+import { realpathSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { InvalidInputError, ModelError } from '../errors.js';
+import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
+import type { ModelOptions } from '../types.js';
+import { task } from './mailbox.js';
+import { Model } from './model.js';
+import { logLevelCode, startRuntime } from './runtime.js';
+
+const graphLevels = { none: 0, basic: 1, extended: 2, layout: 3, all: 99 } as const;
+
+type Check = (value: unknown) => boolean;
+const isFlag: Check = (value) => typeof value === 'boolean';
+const isText: Check = (value) => typeof value === 'string';
+const isList: Check = Array.isArray;
+const isRecord: Check = (value) =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const wholeFrom =
+  (least: number): Check =>
+  (value) =>
+    Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= 0x7fffffff;
+const oneOf =
+  (...values: string[]): Check =>
+  (value) =>
+    values.includes(value as string);
+
+/** What each option must be, and how to say it. */
+const rules: Record<keyof ModelOptions, [Check, string]> = {
+  threads: [wholeFrom(0), 'a whole number; 0 is as many as cores'],
+  interOpThreads: [wholeFrom(0), 'a whole number; 0 is as many as cores'],
+  executionMode: [oneOf('sequential', 'parallel'), "'sequential' or 'parallel'"],
+  spinning: [isFlag, 'true or false'],
+  graphLevel: [oneOf(...Object.keys(graphLevels)), `one of ${Object.keys(graphLevels).join(', ')}`],
+  affinity: [isText, "a string such as '1,2;3'"],
+  memory: [oneOf('tercel', 'ort', 'malloc'), "'tercel', 'ort' or 'malloc'"],
+  memoryPattern: [isFlag, 'true or false'],
+  deterministic: [isFlag, 'true or false'],
+  freeDimensions: [
+    (value) => isRecord(value) && Object.values(value as object).every(wholeFrom(1)),
+    'whole numbers of 1 or more by name',
+  ],
+  config: [
+    (value) => isRecord(value) && Object.values(value as object).every(isText),
+    'strings by key',
+  ],
+  providers: [isList, 'an array of names or {name, options}'],
+  fallback: [isFlag, 'true or false'],
+  lanes: [wholeFrom(1), 'a whole number of 1 or more'],
+  maxQueue: [wholeFrom(1), 'a whole number of 1 or more'],
+  inline: [oneOf('auto', 'always', 'never'), "'auto', 'always' or 'never'"],
+  externalData: [
+    (value) =>
+      isRecord(value) && Object.values(value as object).every((v) => v instanceof Uint8Array),
+    'Uint8Arrays by file name',
+  ],
+  customOpLibraries: [isList, 'an array of paths'],
+  optimizedModelPath: [isText, 'a path'],
+  profilePrefix: [isText, 'a path prefix'],
+  logLevel: [isText, 'a log level'],
+  signal: [(value) => value instanceof AbortSignal, 'an AbortSignal'],
+};
+
+function check(options: ModelOptions): void {
+  for (const [name, value] of Object.entries(options)) {
+    const rule = rules[name as keyof ModelOptions] as [Check, string] | undefined;
+    if (!rule) {
+      throw new InvalidInputError(
+        `option "${name}" does not exist; the options are ${Object.keys(rules).join(', ')}`,
+      );
+    }
+    if (value !== undefined && !rule[0](value)) {
+      throw new InvalidInputError(`option "${name}": expected ${rule[1]}, got ${show(value)}`);
+    }
+  }
+}
+
+function show(value: unknown): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+}
+
+function flat(record: Record<string, string | number | boolean> | undefined): string[] {
+  return Object.entries(record ?? {}).flatMap(([key, value]) => [key, String(value)]);
+}
+
+function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
+  const { name, options } = (typeof spec === 'string' ? { name: spec } : (spec ?? {})) as {
+    name?: unknown;
+    options?: Record<string, string>;
+  };
+  if (typeof name !== 'string' || name === '') {
+    throw new InvalidInputError(
+      `option "providers": expected a name or {name, options}, got ${show(spec)}`,
+    );
+  }
+  return { name, options: flat(options) };
+}
+
+function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'key'> {
+  const cores = availableParallelism();
+  const threads = options.threads ?? 1;
+  return {
+    intraOpThreads: threads,
+    interOpThreads: options.interOpThreads ?? 1,
+    parallel: options.executionMode === 'parallel',
+    spinning: options.spinning ?? false,
+    graphLevel: graphLevels[options.graphLevel ?? 'all'],
+    deterministic: options.deterministic ?? false,
+    memoryPattern: options.memoryPattern ?? true,
+    memory: options.memory ?? 'tercel',
+    affinity: options.affinity ?? '',
+    freeDimensions: flat(options.freeDimensions),
+    config: flat(options.config),
+    providers: (options.providers ?? []).map(providerOf),
+    fallback: options.fallback ?? false,
+    optimizedModelPath: options.optimizedModelPath ?? '',
+    profilePrefix: options.profilePrefix ?? '',
+    customOpLibraries: options.customOpLibraries ?? [],
+    logLevel: logLevelCode(options.logLevel),
+    lanes: options.lanes ?? Math.max(1, Math.floor(cores / (threads || cores))),
+    maxQueue: options.maxQueue ?? 1024,
+    inline: options.inline ?? 'auto',
+  };
+}
+
+/** The file as it is now: a file that was replaced is another model. */
+function identify(path: string): { path: string; identity: string } {
+  try {
+    const real = realpathSync(path);
+    const file = statSync(real, { bigint: true });
+    return { path: real, identity: `${real}:${file.dev}:${file.ino}:${file.size}:${file.mtimeNs}` };
+  } catch (cause) {
+    throw new ModelError(`cannot load model "${path}": ${(cause as Error).message}`, { cause });
+  }
+}
+
+/**
+ * Loads an ONNX model on a thread of its own. The same path with the same options is one session in
+ * the process, whichever JS threads load it; it goes when the last of them closes it.
+ *
+ * @param source path of an .onnx or .ort file (external data is read beside it), or the file's bytes,
+ *   which are copied
+ * @throws ModelError when the file, a provider or the library cannot be loaded; InvalidInputError for a
+ *   wrong option; the signal's reason when it aborts
+ */
+export async function loadModel(
+  source: string | Uint8Array,
+  options: ModelOptions = {},
+): Promise<Model> {
+  const fromPath = typeof source === 'string';
+  if (!fromPath && !(source instanceof Uint8Array)) {
+    throw new InvalidInputError(`loadModel: expected a path or a Uint8Array, got ${typeof source}`);
+  }
+  check(options);
+  options.signal?.throwIfAborted();
+  startRuntime();
+  const written = nativeOptions(options);
+  const external = options.externalData;
+  let file: { path: string; bytes?: undefined } | { path?: undefined; bytes: Uint8Array };
+  let key = '';
+  if (fromPath) {
+    const { path, identity } = identify(source);
+    file = { path };
+    // Sharing covers what stays the same: not bytes given in the call, not files written on the way.
+    if (!external && !written.optimizedModelPath && !written.profilePrefix) {
+      const { inline: _inline, ...shared } = written;
+      key = identity + JSON.stringify(shared);
+    }
+  } else {
+    file = { bytes: source };
+  }
+  const model = await task(
+    (slot) =>
+      native.load(
+        slot,
+        {
+          ...file,
+          ...(external && {
+            externalNames: Object.keys(external),
+            externalBytes: Object.values(external),
+          }),
+        },
+        { ...written, key },
+      ),
+    (result) => new Model(result as NativeModel),
+    options.signal,
+  );
+  for (const warning of model.warnings) process.emitWarning(warning, 'TercelWarning');
+  return model;
+}

@@ -1,0 +1,362 @@
+// Tensors <-> the addon: the JS side of the layout in native/addon/values.h.
+import { InvalidInputError } from '../errors.js';
+import { native, type NativeType, type NativeValue } from '../native.js';
+import {
+  dtypeCodes,
+  dtypeFromCode,
+  Float16,
+  viewOf,
+  type DataByDType,
+  type DType,
+  type Tensor,
+  type Value,
+} from '../tensor.js';
+import type { ValueMetadata } from '../types.js';
+
+const BODY = 8;
+export const META_INPUTS = 0;
+export const META_OUTPUTS = 1;
+export const META_FLAGS = 2;
+export const META_PRIORITY = 3;
+export const META_TIMEOUT_MS = 4;
+export const META_SLOT = 5;
+export const META_RUN_US = 6;
+
+const FLAG_PACKED = 1;
+export const FLAG_MAY_RUN_INLINE = 2;
+const TENSOR_SHARED = 1;
+const SEQUENCE = -1;
+const NESTED = -1;
+const STRING_CODE = dtypeCodes.string;
+const FLOAT16_CODE = dtypeCodes.float16;
+/** As many data arguments as the addon reads from a call; more travel in one array. */
+const MAX_ARGS = 34;
+const MAX_RANK = 32;
+
+export let meta = new Float64Array(0);
+
+/** Makes room for the shapes of `values` inputs and outputs. */
+function ensureMeta(values: number): void {
+  const size = BODY + values * (4 + MAX_RANK);
+  if (size <= meta.length) return;
+  meta = new Float64Array(size);
+  native.setMeta(meta);
+}
+ensureMeta(32);
+
+const kinds = ['unknown', 'tensor', 'sequence', 'map', 'opaque', 'sparse', 'optional'] as const;
+
+function innermost(type: NativeType): NativeType {
+  return type.element ? innermost(type.element) : type;
+}
+
+function describe(value: NativeValue): ValueMetadata {
+  const inner = innermost(value);
+  return {
+    name: value.name,
+    kind: (kinds[value.kind] ?? 'tensor') as ValueMetadata['kind'],
+    dtype: dtypeFromCode(inner.dtype) ?? (`onnx type ${inner.dtype}` as DType),
+    shape: inner.shape,
+  };
+}
+
+/** The outputs that a call asks for, and the tensors given for them. */
+export interface Selection {
+  readonly indices: readonly number[];
+  readonly given: readonly (Tensor | undefined)[];
+  /** Whether any is given. */
+  readonly anyGiven: boolean;
+}
+
+/** Which outputs to compute: their names, or a tensor (written in place) or null (made anew) for each. */
+export type OutputSelection = readonly string[] | Readonly<Record<string, Tensor | null>>;
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+/** Reads and writes the calls of one model. */
+export class Marshaller {
+  readonly inputs: readonly ValueMetadata[];
+  readonly outputs: readonly ValueMetadata[];
+  readonly all: Selection;
+  readonly #inputNames: string[];
+  readonly #inputOptional: boolean[];
+  readonly #inputDTypes: DType[];
+  readonly #inputCodes: number[];
+  readonly #outputNames: string[];
+  readonly #outputIndex = new Map<string, number>();
+  /** Data arguments of the call being written. */
+  readonly args: unknown[] = [];
+
+  constructor(inputs: NativeValue[], outputs: NativeValue[]) {
+    this.inputs = inputs.map(describe);
+    this.outputs = outputs.map(describe);
+    this.#inputNames = inputs.map((input) => input.name);
+    this.#inputOptional = this.inputs.map((input) => input.kind === 'optional');
+    this.#inputDTypes = this.inputs.map((input) => input.dtype);
+    this.#inputCodes = inputs.map((input) => innermost(input).dtype);
+    this.#outputNames = outputs.map((output) => output.name);
+    this.#outputNames.forEach((name, index) => this.#outputIndex.set(name, index));
+    this.all = {
+      indices: outputs.map((_, index) => index),
+      given: outputs.map(() => undefined),
+      anyGiven: false,
+    };
+    ensureMeta(inputs.length + outputs.length);
+  }
+
+  /** Throws InvalidInputError for a name that the model has not. */
+  select(outputs: OutputSelection): Selection {
+    const indices: number[] = [];
+    const given: (Tensor | undefined)[] = [];
+    let anyGiven = false;
+    const named = Array.isArray(outputs);
+    for (const name of named ? (outputs as readonly string[]) : Object.keys(outputs)) {
+      const index = this.#outputIndex.get(name);
+      if (index === undefined) throw this.#unknown('output', name, this.#outputNames);
+      const tensor = named ? null : (outputs as Record<string, Tensor | null>)[name];
+      indices.push(index);
+      given.push(tensor ?? undefined);
+      if (tensor) anyGiven = true;
+    }
+    if (indices.length === 0) throw new InvalidInputError('outputs: no output is asked for');
+    return { indices, given, anyGiven };
+  }
+
+  /** Writes a request into meta and its data into args. */
+  encode(inputs: Readonly<Record<string, Value>>, selection: Selection): void {
+    const args = this.args;
+    args.length = 0;
+    const names = this.#inputNames;
+    let at = BODY;
+    let fed = 0;
+    for (let i = 0; i < names.length; i++) {
+      const value = inputs[names[i]!];
+      if (value === undefined || value === null) {
+        if (this.#inputOptional[i]) continue;
+        throw this.#missing(names[i]!, inputs);
+      }
+      meta[at] = i;
+      at = Array.isArray(value)
+        ? this.#encodeSequence(names[i]!, value, at + 1)
+        : this.#encodeTensor(
+            'input',
+            names[i]!,
+            value as Tensor,
+            at + 1,
+            this.#inputDTypes[i]!,
+            this.#inputCodes[i]!,
+          );
+      fed++;
+    }
+    let provided = 0;
+    for (const name in inputs) if (inputs[name] !== null) provided++;
+    if (provided !== fed) this.#findUnknown(inputs);
+
+    const { indices, given } = selection;
+    for (let i = 0; i < indices.length; i++) {
+      meta[at++] = indices[i]!;
+      const tensor = given[i];
+      meta[at++] = tensor ? 1 : 0;
+      if (tensor) {
+        const output = this.outputs[indices[i]!]!;
+        at = this.#encodeTensor('output', output.name, tensor, at, output.dtype, 0);
+      }
+    }
+    meta[META_INPUTS] = fed;
+    meta[META_OUTPUTS] = indices.length;
+    meta[META_FLAGS] = args.length > MAX_ARGS ? FLAG_PACKED : 0;
+  }
+
+  #encodeTensor(
+    role: string,
+    name: string,
+    tensor: Tensor,
+    at: number,
+    dtype: DType,
+    code: number,
+  ): number {
+    const shape = tensor.shape;
+    let data: unknown = tensor.data;
+    if (tensor.dtype !== dtype || code === 0) {
+      const known = dtypeCodes[tensor.dtype];
+      if (known === undefined) {
+        throw new InvalidInputError(
+          `${role} "${name}": a tensor needs dtype, shape and data; got dtype ${JSON.stringify(tensor.dtype)}`,
+        );
+      }
+      code = known;
+    }
+    if (!Array.isArray(shape)) {
+      throw new InvalidInputError(`${role} "${name}": shape must be an array of numbers`);
+    }
+    const rank = shape.length;
+    if (rank > MAX_RANK) {
+      throw new InvalidInputError(
+        `${role} "${name}": ${rank} dimensions are more than ${MAX_RANK}`,
+      );
+    }
+    let flags = 0;
+    if (code === STRING_CODE) {
+      data = copyStrings(role, name, data);
+    } else if (ArrayBuffer.isView(data)) {
+      if (code === FLOAT16_CODE && Float16 && data instanceof Float16) {
+        data = new Uint16Array(data.buffer, data.byteOffset, data.length);
+      }
+    }
+    meta[at++] = code;
+    const flagsAt = at++;
+    meta[at++] = rank;
+    for (let i = 0; i < rank; i++) meta[at++] = shape[i]!;
+    meta[flagsAt] = flags;
+    this.args.push(data);
+    return at;
+  }
+
+  #encodeSequence(name: string, tensors: readonly Value[], at: number): number {
+    const flat: unknown[] = [];
+    tensors.forEach((tensor, i) => {
+      const { dtype, shape, data } = (tensor ?? {}) as Tensor;
+      const code = dtypeCodes[dtype];
+      if (code === undefined || !Array.isArray(shape)) {
+        throw new InvalidInputError(`input "${name}"[${i}]: a sequence holds tensors`);
+      }
+      flat.push(code, [...shape], code === STRING_CODE ? copyStrings('input', name, data) : data);
+    });
+    meta[at] = SEQUENCE;
+    meta[at + 1] = 0;
+    meta[at + 2] = 0;
+    this.args.push(flat);
+    return at + 3;
+  }
+
+  /** Marks memory that other threads share: an async run uses it in place. */
+  markShared(selection: Selection): void {
+    let at = BODY;
+    let arg = 0;
+    for (let i = 0; i < meta[META_INPUTS]!; i++) {
+      at = this.#markTensor(at + 1, this.args[arg++]);
+    }
+    for (let i = 0; i < selection.indices.length; i++) {
+      at += 2;
+      if (selection.given[i]) at = this.#markTensor(at, this.args[arg++]);
+    }
+  }
+
+  #markTensor(at: number, data: unknown): number {
+    if (ArrayBuffer.isView(data) && data.buffer instanceof SharedArrayBuffer) {
+      meta[at + 1] = TENSOR_SHARED;
+    }
+    return at + 3 + meta[at + 2]!;
+  }
+
+  /** Reads a response: what the call returned, with the shapes in meta. */
+  decode(result: unknown, selection: Selection): Record<string, Tensor> {
+    const { indices, given } = selection;
+    const values: Record<string, Value> = {};
+    let at = BODY;
+    for (let i = 0; i < indices.length; i++) {
+      const name = this.#outputNames[indices[i]!]!;
+      const own = given[i];
+      if (own) {
+        values[name] = own;
+        continue;
+      }
+      const data = indices.length === 1 ? result : (result as unknown[])[i];
+      const code = meta[at]!;
+      const rank = meta[at + 1]!;
+      at += 2;
+      if (code === 0) {
+        values[name] = null;
+      } else if (code === NESTED) {
+        values[name] = decodeNested(data as Nested);
+      } else {
+        const shape: number[] = [];
+        for (let d = 0; d < rank; d++) shape.push(meta[at++]!);
+        values[name] = makeTensor(code, shape, data);
+      }
+    }
+    return values as Record<string, Tensor>;
+  }
+
+  #unknown(role: string, name: string, known: readonly string[]): InvalidInputError {
+    return new InvalidInputError(
+      `${role} "${name}" does not exist; the model has ${known.map((n) => `"${n}"`).join(', ')}`,
+    );
+  }
+
+  #missing(name: string, inputs: Readonly<Record<string, Value>>): InvalidInputError {
+    this.#findUnknown(inputs);
+    return new InvalidInputError(
+      `input "${name}" is missing; the model takes ${plural(this.inputs.length, 'input')}: ` +
+        this.#inputNames.map((n) => `"${n}"`).join(', '),
+    );
+  }
+
+  #findUnknown(inputs: Readonly<Record<string, Value>>): void {
+    for (const name of Object.keys(inputs)) {
+      if (!this.#inputNames.includes(name)) throw this.#unknown('input', name, this.#inputNames);
+    }
+  }
+}
+
+/** A plain array of strings that no getter hides in: native code reads it while it must not be re-entered. */
+function copyStrings(role: string, name: string, data: unknown): string[] {
+  if (!Array.isArray(data)) {
+    throw new InvalidInputError(`${role} "${name}": string data must be an array of strings`);
+  }
+  return data.map((text: unknown, i) => {
+    if (typeof text === 'string') return text;
+    throw new InvalidInputError(
+      `${role} "${name}": string data must hold strings only; element ${i} is a ${typeof text}`,
+    );
+  });
+}
+
+function makeTensor(code: number, shape: number[], data: unknown): Tensor {
+  const dtype = dtypeFromCode(code)!;
+  if (code === FLOAT16_CODE && Float16) {
+    const bits = data as Uint16Array;
+    return { dtype, shape, data: new Float16(bits.buffer, bits.byteOffset, bits.length) };
+  }
+  return { dtype, shape, data: data as DataByDType[DType] };
+}
+
+interface Nested {
+  dtype?: number;
+  shape?: number[];
+  data?: unknown;
+  sequence?: Nested[];
+  map?: Nested[];
+}
+
+function decodeNested(nested: Nested): Value {
+  if (nested.sequence) return nested.sequence.map(decodeNested);
+  if (nested.map) {
+    const [keys, values] = nested.map as [Nested, Nested];
+    const items = values.sequence?.map(decodeNested) ?? [...(values.data as Iterable<unknown>)];
+    return new Map([...(keys.data as Iterable<string | bigint>)].map((key, i) => [key, items[i]]));
+  }
+  return makeTensor(nested.dtype!, nested.shape!, nested.data);
+}
+
+/** A tensor over memory that native code owns. */
+export function tensorOver(code: number, shape: readonly number[], buffer: ArrayBuffer): Tensor {
+  const dtype = dtypeFromCode(code)!;
+  return { dtype, shape, data: viewOf(dtype as Exclude<DType, 'string'>, buffer) };
+}
+
+/** Calls a native function with the data arguments; spreading costs, so the usual counts do not. */
+export function callWith(call: (...data: unknown[]) => unknown, args: readonly unknown[]): unknown {
+  switch (args.length) {
+    case 1:
+      return call(args[0]);
+    case 2:
+      return call(args[0], args[1]);
+    case 3:
+      return call(args[0], args[1], args[2]);
+    default:
+      return args.length > MAX_ARGS ? call(args) : call(...args);
+  }
+}

@@ -1,0 +1,246 @@
+import { ClosedError, InvalidInputError } from '../errors.js';
+import { native, type NativeModel } from '../native.js';
+import type { Tensor, Value } from '../tensor.js';
+import type { ModelStats, ValueMetadata } from '../types.js';
+import { Binding, type BindShapes } from './binding.js';
+import { mayRunInline, settleInline } from './inline.js';
+import { nextSlot, startPolling, task, wait, type Waiter } from './mailbox.js';
+import {
+  callWith,
+  FLAG_MAY_RUN_INLINE,
+  Marshaller,
+  META_FLAGS,
+  META_PRIORITY,
+  META_RUN_US,
+  META_SLOT,
+  META_TIMEOUT_MS,
+  meta,
+  type OutputSelection,
+  type Selection,
+} from './marshal.js';
+
+/** Inputs by name. Sequences are arrays of tensors; an optional input may be null or left out. */
+export type Inputs = Readonly<Record<string, Value>>;
+
+export interface RunSyncOptions {
+  /**
+   * Which outputs to compute: names, or a tensor (the result is written into its data) or null (a new
+   * one is made) for each. Default: all, new.
+   */
+  outputs?: OutputSelection;
+}
+
+export interface RunOptions extends RunSyncOptions {
+  /** Takes the run out of the queue, or ends it; the promise rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Deadline from now, in milliseconds, for queue and run together. */
+  timeoutMs?: number;
+  /** 1 (first) to 8; 4 when not given. */
+  priority?: number;
+}
+
+export const DEFAULT_PRIORITY = 4;
+
+/** Writes what the scheduler wants to know of a request. */
+export function encodeRunOptions(options: RunOptions | undefined, slot: number): void {
+  let priority = DEFAULT_PRIORITY;
+  let timeoutMs = 0;
+  if (options) {
+    priority = options.priority ?? DEFAULT_PRIORITY;
+    if (!(Number.isInteger(priority) && priority >= 1 && priority <= 8)) {
+      throw new InvalidInputError(`priority: expected 1 to 8, got ${priority}`);
+    }
+    if (options.timeoutMs !== undefined) {
+      timeoutMs = options.timeoutMs;
+      if (!(timeoutMs > 0)) {
+        throw new InvalidInputError(`timeoutMs: expected more than 0, got ${timeoutMs}`);
+      }
+      // What native code takes for "none" stays none; three years are enough.
+      if (timeoutMs > 1e11) timeoutMs = 0;
+    }
+  }
+  meta[META_PRIORITY] = priority;
+  meta[META_TIMEOUT_MS] = timeoutMs;
+  meta[META_SLOT] = slot;
+}
+
+/** A promise's side of a run on a lane. */
+class PendingRun implements Waiter {
+  readonly #marshaller: Marshaller;
+  readonly #selection: Selection;
+  readonly #resolve: (value: Record<string, Tensor>) => void;
+  readonly #reject: (error: unknown) => void;
+  #signal: AbortSignal | undefined;
+  #onAbort: (() => void) | undefined;
+  readonly targets: unknown;
+  /** Keeps SharedArrayBuffers and leases alive that the run uses in place. */
+  readonly keep: readonly unknown[];
+
+  constructor(
+    marshaller: Marshaller,
+    selection: Selection,
+    keep: readonly unknown[],
+    resolve: (value: Record<string, Tensor>) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#marshaller = marshaller;
+    this.#selection = selection;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.keep = keep;
+    // Given tensors are read again when the run is over: float16 goes as its bits.
+    this.targets = selection.anyGiven ? givenData(selection, keep) : undefined;
+  }
+
+  listen(signal: AbortSignal, slot: number): void {
+    this.#signal = signal;
+    this.#onAbort = () => {
+      native.cancel(slot);
+      this.reject(signal.reason);
+    };
+    signal.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  resolve(result: unknown): void {
+    const values = this.#marshaller.decode(result, this.#selection);
+    this.#end();
+    this.#resolve(values);
+  }
+
+  reject(error: unknown): void {
+    const signal = this.#signal;
+    this.#end();
+    this.#reject(signal?.aborted ? signal.reason : error);
+  }
+
+  #end(): void {
+    if (this.#signal) this.#signal.removeEventListener('abort', this.#onAbort!);
+  }
+}
+
+/** Given tensors' data, the last of a call's arguments, at the positions of their outputs. */
+function givenData(selection: Selection, args: readonly unknown[]): unknown[] {
+  let next = args.length - selection.given.filter(Boolean).length;
+  return selection.given.map((tensor) => (tensor ? args[next++] : undefined));
+}
+
+/** A loaded model. Made by loadModel(). */
+export class Model {
+  readonly #native: NativeModel;
+  readonly #marshaller: Marshaller;
+  /** Declared inputs and outputs, in the model's order. */
+  readonly inputs: readonly ValueMetadata[];
+  readonly outputs: readonly ValueMetadata[];
+  /** What the model file says of itself. */
+  readonly metadata: NativeModel['metadata'];
+  /** Execution providers in use, in order of preference. */
+  readonly providers: readonly string[];
+  /** Providers that were passed over because of `fallback`. */
+  readonly warnings: readonly string[];
+  #closing: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(nativeModel: NativeModel) {
+    this.#native = nativeModel;
+    this.#marshaller = new Marshaller(nativeModel.inputs, nativeModel.outputs);
+    this.inputs = this.#marshaller.inputs;
+    this.outputs = this.#marshaller.outputs;
+    this.metadata = nativeModel.metadata;
+    this.providers = nativeModel.providers;
+    this.warnings = nativeModel.warnings;
+  }
+
+  get closed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /**
+   * Runs on the calling thread, which waits. Inputs are used in place; results own their memory.
+   *
+   * @throws InvalidInputError, RunError, ClosedError
+   */
+  runSync<T = Record<string, Tensor>>(inputs: Inputs, options?: RunSyncOptions): T {
+    const marshaller = this.#marshaller;
+    const selection = options?.outputs ? marshaller.select(options.outputs) : marshaller.all;
+    marshaller.encode(inputs, selection);
+    const result = callWith(this.#native.runSync, marshaller.args);
+    return marshaller.decode(result, selection) as T;
+  }
+
+  /**
+   * Runs without blocking the calling thread: on a native lane, or inline where that was measured to
+   * take less than the hop to a lane. Inputs are copied first (those from allocate() and over
+   * SharedArrayBuffers are used in place), so the caller may do what it likes with its buffers at once.
+   *
+   * @throws (rejects) InvalidInputError, RunError, ClosedError; OverloadError when the queue is full;
+   *   TimeoutError; the signal's reason
+   */
+  run<T = Record<string, Tensor>>(inputs: Inputs, options?: RunOptions): Promise<T> {
+    try {
+      const signal = options?.signal;
+      if (signal?.aborted) return Promise.reject(signal.reason as Error);
+      const marshaller = this.#marshaller;
+      const selection = options?.outputs ? marshaller.select(options.outputs) : marshaller.all;
+      marshaller.encode(inputs, selection);
+      marshaller.markShared(selection);
+      const slot = nextSlot();
+      encodeRunOptions(options, slot);
+      if (mayRunInline()) meta[META_FLAGS]! |= FLAG_MAY_RUN_INLINE;
+      const args = marshaller.args;
+      const result = callWith(this.#native.run, args);
+      if (result !== true) {
+        const runUs = meta[META_RUN_US]!;
+        return settleInline(marshaller.decode(result, selection) as T, runUs);
+      }
+      const poll = meta[META_RUN_US] === 1;
+      return new Promise<T>((resolve, reject) => {
+        const run = new PendingRun(
+          marshaller,
+          selection,
+          args.slice(),
+          resolve as (value: Record<string, Tensor>) => void,
+          reject,
+        );
+        wait(run);
+        if (signal) run.listen(signal, slot);
+        if (poll) startPolling();
+      });
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  /**
+   * Fixes tensors once, to be run many times: the fastest way to run a model.
+   *
+   * @param shapes shapes by input or output name. An input whose declared shape is fixed needs none. An
+   *   output whose shape does not follow from the inputs' named dimensions is found out by a run on
+   *   zeros, unless it is given.
+   * @throws InvalidInputError; OverloadError when the arena is full; ClosedError
+   */
+  bind(shapes: BindShapes = {}): Binding {
+    return new Binding(this.#native, this.#marshaller, shapes);
+  }
+
+  /** Counters of the session, over all JS threads that share it. */
+  stats(): ModelStats {
+    if (this.closed) throw new ClosedError('the model was closed');
+    return this.#native.stats() as ModelStats;
+  }
+
+  /**
+   * Closes this handle: runs in flight reject with ClosedError, bindings close, and the session goes
+   * when no other thread has it open. Closing twice is the same as once.
+   */
+  close(): Promise<void> {
+    this.#closing ??= task(
+      (slot) => this.#native.close(slot),
+      () => undefined,
+    );
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}

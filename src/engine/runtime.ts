@@ -1,0 +1,148 @@
+// The process's one ONNX Runtime: where its library is, and its settings.
+import { existsSync, readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { InvalidInputError, ModelError } from '../errors.js';
+import { native } from '../native.js';
+import {
+  bytesPerElement,
+  countElements,
+  dtypeCodes,
+  viewOf,
+  type DType,
+  type Tensor,
+} from '../tensor.js';
+import type { EngineStats, LogLevel, RuntimeOptions } from '../types.js';
+
+const require = createRequire(import.meta.url);
+
+const logLevels: readonly LogLevel[] = ['verbose', 'info', 'warning', 'error', 'fatal'];
+
+/** ONNX Runtime's number for a level. */
+export function logLevelCode(level: LogLevel | undefined): number {
+  const code = logLevels.indexOf(level ?? 'error');
+  if (code < 0) {
+    throw new InvalidInputError(
+      `logLevel: expected ${logLevels.map((l) => `'${l}'`).join(', ')}, got ${JSON.stringify(level)}`,
+    );
+  }
+  return code;
+}
+
+/** The library inside the onnxruntime-node package: bin/napi-v6/linux/x64/libonnxruntime.so.1. */
+function packagedLibrary(): string {
+  let root: string;
+  try {
+    root = path.dirname(require.resolve('onnxruntime-node/package.json'));
+  } catch (cause) {
+    throw new ModelError(
+      'no ONNX Runtime library: the package onnxruntime-node is not installed; install it, or name a ' +
+        'library with TERCEL_ORT_LIBRARY',
+      { cause },
+    );
+  }
+  const bin = path.join(root, 'bin');
+  const wanted =
+    process.platform === 'darwin' ? /^libonnxruntime.*\.dylib$/ : /^libonnxruntime\.so/;
+  for (const version of existsSync(bin) ? readdirSync(bin) : []) {
+    const folder = path.join(bin, version, process.platform, process.arch);
+    const file = existsSync(folder)
+      ? readdirSync(folder).find((name) => wanted.test(name))
+      : undefined;
+    if (file) return path.join(folder, file);
+  }
+  throw new ModelError(
+    `no ONNX Runtime library: the package onnxruntime-node has none for ${process.platform} ` +
+      `${process.arch}; name one with TERCEL_ORT_LIBRARY`,
+  );
+}
+
+let settings: RuntimeOptions = {};
+let started = false;
+
+/**
+ * Sets process-wide options. Call it before the first model or allocation of the process; other JS
+ * threads share what the first one started.
+ *
+ * @throws InvalidInputError once this thread has started the runtime.
+ */
+export function configure(options: RuntimeOptions): void {
+  if (started) throw new InvalidInputError('configure() comes too late: ONNX Runtime is running');
+  logLevelCode(options.logLevel);
+  const maxBytes = options.arena?.maxBytes;
+  if (maxBytes !== undefined && (!Number.isSafeInteger(maxBytes) || maxBytes < 0)) {
+    throw new InvalidInputError(
+      `arena.maxBytes: expected a whole number of bytes, got ${maxBytes}`,
+    );
+  }
+  settings = { ...options };
+}
+
+/** Opens the library and makes the environment, once. */
+export function startRuntime(): void {
+  if (started) return;
+  native.start({
+    library: path.resolve(
+      settings.library ?? (process.env['TERCEL_ORT_LIBRARY'] || packagedLibrary()),
+    ),
+    maxBytes: settings.arena?.maxBytes ?? 0,
+    hugePages: settings.arena?.hugePages ?? true,
+    lockMemory: settings.arena?.lock ?? false,
+    logLevel: logLevelCode(settings.logLevel),
+  });
+  started = true;
+}
+
+/**
+ * A cleared tensor in the arena's memory, aligned to 64 bytes. run() uses it in place: nothing is
+ * copied on the way in, and as a given output nothing on the way out. Its memory comes back when the
+ * data is garbage collected and no run uses it.
+ *
+ * @param shape dimensions, whole numbers of 0 or more; [] is a scalar
+ * @throws InvalidInputError for a shape or dtype that cannot be; OverloadError when the arena is full
+ */
+export function allocate<D extends Exclude<DType, 'string'>>(
+  dtype: D,
+  shape: readonly number[],
+): Tensor<D> {
+  if (dtypeCodes[dtype] === undefined || (dtype as DType) === 'string') {
+    throw new InvalidInputError(`allocate: dtype ${JSON.stringify(dtype)} has no fixed size`);
+  }
+  const count = countElements(shape);
+  startRuntime();
+  const buffer = native.allocate(count * bytesPerElement(dtype));
+  return { dtype, shape: [...shape], data: viewOf(dtype, buffer) as Tensor<D>['data'] };
+}
+
+/** What the process holds and has done. Cheap enough to be scraped. */
+export function stats(): EngineStats {
+  return {
+    library: null,
+    arena: {
+      reservedBytes: 0,
+      leasedBytes: 0,
+      peakLeasedBytes: 0,
+      allocations: 0,
+      frees: 0,
+      slabs: 0,
+      hugePages: false,
+      locked: false,
+    },
+    leases: 0,
+    copies: { bytesIn: 0, bytesOut: 0 },
+    laneWakeUs: 0,
+    models: [],
+    ...native.stats(),
+  };
+}
+
+/** Returns free slabs and free heap pages to the system. Closing a model does it too. */
+export function trim(): void {
+  native.trim();
+}
+
+/** Names of the execution providers that the library was built with, such as 'CPUExecutionProvider'. */
+export function availableProviders(): string[] {
+  startRuntime();
+  return native.providers();
+}

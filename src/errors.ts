@@ -1,0 +1,84 @@
+/** What went wrong, as a stable string; see the classes below. */
+export type ErrorCode =
+  'INVALID_INPUT' | 'MODEL' | 'OVERLOAD' | 'TIMEOUT' | 'CLOSED' | 'RUN' | 'ABORTED';
+
+/** The base of every error that Tercel throws on purpose. */
+export class TercelError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** An argument is wrong: a name, a dtype, a shape, a buffer, an option. */
+export class InvalidInputError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('INVALID_INPUT', message, options);
+  }
+}
+
+/** A model, a provider or the ONNX Runtime library cannot be loaded. */
+export class ModelError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('MODEL', message, options);
+  }
+}
+
+/** A bounded queue or the arena is full; the same call may succeed later. */
+export class OverloadError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('OVERLOAD', message, options);
+  }
+}
+
+/** The request's deadline passed, in the queue or during the run. */
+export class TimeoutError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('TIMEOUT', message, options);
+  }
+}
+
+/** The model, binding or engine was closed. */
+export class ClosedError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('CLOSED', message, options);
+  }
+}
+
+/** The graph failed while it ran. */
+export class RunError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('RUN', message, options);
+  }
+}
+
+// In the order of Code in native/core/status.h.
+const byNativeCode: ((message: string) => TercelError)[] = [
+  (message) => new RunError(message),
+  (message) => new InvalidInputError(message),
+  (message) => new ModelError(message),
+  (message) => new OverloadError(message),
+  (message) => new TimeoutError(message),
+  (message) => new ClosedError(message),
+  (message) => new RunError(message),
+  (message) => new TercelError('ABORTED', message),
+];
+
+for (const type of [
+  TercelError,
+  InvalidInputError,
+  ModelError,
+  OverloadError,
+  TimeoutError,
+  ClosedError,
+  RunError,
+]) {
+  Object.defineProperty(type.prototype, 'name', { value: type.name });
+}
+
+/** Makes the error for a native status. */
+export function errorFromNative(code: number, message: string): TercelError {
+  return (byNativeCode[code] ?? byNativeCode[0]!)(message);
+}

@@ -1,0 +1,22 @@
+export { Binding, type BindShapes } from './engine/binding.js';
+export { loadModel } from './engine/load.js';
+export { type OutputSelection } from './engine/marshal.js';
+export { Model, type Inputs, type RunOptions, type RunSyncOptions } from './engine/model.js';
+export { allocate, availableProviders, configure, stats, trim } from './engine/runtime.js';
+export * from './errors.js';
+export {
+  type DataByDType,
+  type DType,
+  type Float16ArrayLike,
+  type Tensor,
+  type Value,
+} from './tensor.js';
+export type {
+  EngineStats,
+  LogLevel,
+  ModelOptions,
+  ModelStats,
+  ProviderSpec,
+  RuntimeOptions,
+  ValueMetadata,
+} from './types.js';

@@ -1,0 +1,145 @@
+// Loads the addon: the only file that does, and that knows its shape.
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { errorFromNative, ModelError } from './errors.js';
+
+/** A declared type as the addon describes it. */
+export interface NativeType {
+  kind: number;
+  dtype: number;
+  hasShape: boolean;
+  shape: (number | string)[];
+  element?: NativeType;
+  key?: number;
+}
+
+export interface NativeValue extends NativeType {
+  name: string;
+}
+
+export interface NativeSlot {
+  name: string;
+  dtype: number;
+  shape: number[];
+  /** None for strings. */
+  buffer?: ArrayBuffer;
+}
+
+export interface NativeBinding {
+  inputs: NativeSlot[];
+  outputs: NativeSlot[];
+  runSync(): void;
+  /** True when submitted to a lane; undefined when done already. */
+  run(): true | undefined;
+  setStrings(input: number, strings: readonly string[]): void;
+  getStrings(output: number): string[];
+  close(): void;
+}
+
+export interface NativeModel {
+  inputs: NativeValue[];
+  outputs: NativeValue[];
+  metadata: {
+    producer: string;
+    graph: string;
+    description: string;
+    version: number;
+    custom: Record<string, string>;
+  };
+  providers: string[];
+  warnings: string[];
+  /** Arguments and results travel as native/addon/values.h says. */
+  runSync(...data: unknown[]): unknown;
+  run(...data: unknown[]): unknown;
+  bind(
+    inputs: (readonly number[] | undefined)[],
+    outputs: (readonly number[] | undefined)[],
+  ): NativeBinding;
+  stats(): unknown;
+  close(slot: number): void;
+}
+
+export interface NativeLoadOptions {
+  key: string;
+  intraOpThreads: number;
+  interOpThreads: number;
+  parallel: boolean;
+  spinning: boolean;
+  graphLevel: number;
+  deterministic: boolean;
+  memoryPattern: boolean;
+  memory: string;
+  affinity: string;
+  /** Flat: key, value, key, value. */
+  freeDimensions: string[];
+  config: string[];
+  providers: { name: string; options: string[] }[];
+  fallback: boolean;
+  optimizedModelPath: string;
+  profilePrefix: string;
+  customOpLibraries: string[];
+  logLevel: number;
+  lanes: number;
+  maxQueue: number;
+  inline: string;
+}
+
+export interface NativeAddon {
+  start(options: {
+    library: string;
+    maxBytes: number;
+    hugePages: boolean;
+    lockMemory: boolean;
+    logLevel: number;
+  }): void;
+  load(
+    slot: number,
+    source: {
+      path?: string;
+      bytes?: Uint8Array;
+      externalNames?: string[];
+      externalBytes?: Uint8Array[];
+    },
+    options: NativeLoadOptions,
+  ): void;
+  next(): number;
+  finish(targets: unknown): unknown;
+  cancel(slot: number): void;
+  allocate(bytes: number): ArrayBuffer;
+  stats(): Record<string, unknown>;
+  providers(): string[];
+  trim(): void;
+  setMeta(meta: Float64Array): void;
+  connect(makeError: (code: number, message: string) => Error, onWake: () => void): void;
+}
+
+const require = createRequire(import.meta.url);
+
+function load(): NativeAddon {
+  const file = fileURLToPath(new URL('../build/Release/tercel.node', import.meta.url));
+  if (!existsSync(file)) {
+    throw new ModelError(
+      'the native addon is not built: run "npm rebuild tercel" (it needs CMake and a C++20 compiler), ' +
+        'or "npm run build" in a checkout; npm may ask you to approve its install script first',
+    );
+  }
+  try {
+    return require(file) as NativeAddon;
+  } catch (cause) {
+    throw new ModelError(`the native addon cannot be loaded: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+export const native: NativeAddon = load();
+
+let wake = (): void => {};
+
+/** Sets what runs when native threads have completions for this JS thread. */
+export function onWake(callback: () => void): void {
+  wake = callback;
+}
+
+native.connect(errorFromNative, () => wake());

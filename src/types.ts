@@ -1,0 +1,140 @@
+import type { DType } from './tensor.js';
+
+/** A declared input or output of a model. */
+export interface ValueMetadata {
+  readonly name: string;
+  readonly kind: 'tensor' | 'sequence' | 'map' | 'optional';
+  /** Of the tensor, or of the tensors inside; a map's is that of its values. */
+  readonly dtype: DType;
+  /**
+   * A number for a fixed dimension, its name for a dynamic one ('' where it has none). ONNX Runtime
+   * reports a tensor of unknown rank as a scalar: [].
+   */
+  readonly shape: readonly (number | string)[];
+}
+
+/** An execution provider and its options, as ONNX Runtime documents them. */
+export interface ProviderSpec {
+  /** 'cpu', 'cuda', 'tensorrt', or any name that the library knows. */
+  name: string;
+  options?: Record<string, string | number | boolean>;
+}
+
+/** How a model is loaded and run. Everything is optional. */
+export interface ModelOptions {
+  /** Threads inside one run (intra-op). Default 1: lanes run side by side instead. */
+  threads?: number;
+  /** Threads for independent nodes, with `executionMode: 'parallel'`. Default 1. */
+  interOpThreads?: number;
+  executionMode?: 'sequential' | 'parallel';
+  /** ONNX Runtime's own workers spin between runs: lower latency, and a core each. Default false. */
+  spinning?: boolean;
+  /** Graph optimisation. Default 'all'. */
+  graphLevel?: 'none' | 'basic' | 'extended' | 'layout' | 'all';
+  /** `session.intra_op_thread_affinities`: one entry fewer than threads, as in '1,2;3'. */
+  affinity?: string;
+  /**
+   * Where the session's CPU memory comes from: Tercel's arena (counted in stats()), ONNX Runtime's own
+   * arena, or malloc. Default 'tercel'.
+   */
+  memory?: 'tercel' | 'ort' | 'malloc';
+  /** Plan one block for all intermediate tensors of a known shape. Default true. */
+  memoryPattern?: boolean;
+  /** Ask kernels for deterministic results. Default false. */
+  deterministic?: boolean;
+  /** Fixes named dynamic dimensions, so that the graph is optimised for them. */
+  freeDimensions?: Record<string, number>;
+  /** Any session config entry, as in onnxruntime_session_options_config_keys.h. Wins over the above. */
+  config?: Record<string, string>;
+  /** In order of preference; 'cpu' is always there, last. */
+  providers?: (string | ProviderSpec)[];
+  /** A provider that cannot be loaded is a process warning, and the next one is taken. Default false. */
+  fallback?: boolean;
+  /** Native threads that execute run(). Default: as many as cores / threads. */
+  lanes?: number;
+  /** Runs waiting for a lane; the next one gets OverloadError. Default 1024. */
+  maxQueue?: number;
+  /**
+   * Whether run() may execute on the calling thread: 'auto' when the measured median run is shorter
+   * than a thread hop and nothing is in flight, 'always', or 'never'. Default 'auto'.
+   */
+  inline?: 'auto' | 'always' | 'never';
+  /** External data files by the name the model gives them, for a model given as bytes. */
+  externalData?: Record<string, Uint8Array>;
+  /** Shared libraries with custom operators. */
+  customOpLibraries?: string[];
+  /** Write the optimised graph here. */
+  optimizedModelPath?: string;
+  /** Write ONNX Runtime's profile to files with this prefix. */
+  profilePrefix?: string;
+  /** ONNX Runtime's messages on stderr. Default 'error'. */
+  logLevel?: LogLevel;
+  /** Cancels the load. */
+  signal?: AbortSignal;
+}
+
+export type LogLevel = 'verbose' | 'info' | 'warning' | 'error' | 'fatal';
+
+export interface ModelStats {
+  /** Where the model came from. */
+  source: string;
+  /** Runs that ended, on all JS threads of the process: the sum of the next two. */
+  runs: number;
+  /** runSync(), bindings' runSync(), and run() executed on the calling thread. */
+  runsInline: number;
+  runsOnLanes: number;
+  failed: number;
+  /** The queue was full. */
+  refused: number;
+  /** The deadline passed. */
+  expired: number;
+  cancelled: number;
+  queued: number;
+  running: number;
+  /** Native threads started for the model. */
+  lanes: number;
+  /** Approximate median of one run, in microseconds; 0 before the first. */
+  medianRunUs: number;
+}
+
+export interface EngineStats {
+  /** The ONNX Runtime in use; null before the first model or allocation. */
+  library: { path: string; version: string } | null;
+  /** Bytes unless said otherwise. ONNX Runtime's CPU allocations are included (`memory: 'tercel'`). */
+  arena: {
+    reservedBytes: number;
+    leasedBytes: number;
+    peakLeasedBytes: number;
+    allocations: number;
+    frees: number;
+    slabs: number;
+    hugePages: boolean;
+    locked: boolean;
+  };
+  /** Leases alive: tensors from allocate(), bindings, inputs of runs in flight. */
+  leases: number;
+  /** Tensor bytes copied into leases and out to results, since the start. */
+  copies: { bytesIn: number; bytesOut: number };
+  /** Median time to wake a parked lane, in microseconds; 0 before it was measured. */
+  laneWakeUs: number;
+  /** Sessions alive in the process. */
+  models: ModelStats[];
+}
+
+/** Process-wide settings, fixed by the first model or allocation. */
+export interface RuntimeOptions {
+  /**
+   * Path of libonnxruntime. Default: `TERCEL_ORT_LIBRARY`, else the one in the onnxruntime-node package.
+   */
+  library?: string;
+  arena?: {
+    /** Limit on what the arena reserves, in bytes; past it runs get OverloadError. Default: none. */
+    maxBytes?: number;
+    /** Transparent huge pages where the system gives them. Default true. */
+    hugePages?: boolean;
+    /** Keep the arena resident (mlock; needs `ulimit -l`). Default false. */
+    lock?: boolean;
+  };
+  /** ONNX Runtime's messages on stderr. Default 'error'. */
+  logLevel?: LogLevel;
+}
