@@ -129,6 +129,20 @@ export function countElements(shape: readonly number[]): number {
 }
 
 /**
+ * A view over `bytes` of a buffer as the addon sees a dtype: float16 by its bits. Throws RangeError as
+ * typed arrays do when it does not fit.
+ */
+export function viewBits(
+  dtype: Exclude<DType, 'string'>,
+  buffer: ArrayBufferLike,
+  byteOffset: number,
+  bytes: number,
+): Float32Array {
+  const type = arrayTypes[dtype];
+  return new type(buffer, byteOffset, bytes / type.BYTES_PER_ELEMENT) as Float32Array;
+}
+
+/**
  * A view of `length` elements over a buffer: the array type of the dtype, Float16Array for float16
  * where Node has it. Throws RangeError as typed arrays do when it does not fit.
  */

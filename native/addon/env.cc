@@ -1,5 +1,6 @@
 #include "env.h"
 
+#include "adaptive_lock.h"
 #include "model_handle.h"
 
 namespace tercel::addon {
@@ -9,10 +10,11 @@ void Mailbox::Open(napi_env env, napi_threadsafe_function wake) {
   wake_ = wake;
 }
 
-void Mailbox::Expect() {
+void Mailbox::Expect(bool polling) {
   if (outstanding_++ == 0) napi_ref_threadsafe_function(env_, wake_);
-  std::lock_guard<std::mutex> lock(mutex_);
+  const auto lock = LockAdaptive(mutex_);
   ++in_flight_;
+  if (polling) polling_ = true;
 }
 
 void Mailbox::Taken() {
@@ -25,14 +27,9 @@ void Mailbox::Unexpect() {
   --in_flight_;
 }
 
-void Mailbox::BeginPolling() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  polling_ = true;
-}
-
 Ref<Completion> Mailbox::Next(bool stop_polling) {
   if (!taken_) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    const auto lock = LockAdaptive(mutex_);
     taken_ = posted_head_;
     posted_head_ = posted_tail_ = nullptr;
     wake_sent_ = false;
@@ -47,7 +44,7 @@ Ref<Completion> Mailbox::Next(bool stop_polling) {
 
 void Mailbox::Post(Ref<Completion> completion) {
   Completion* raw = completion.Release();
-  std::lock_guard<std::mutex> lock(mutex_);
+  const auto lock = LockAdaptive(mutex_);
   (posted_tail_ ? posted_tail_->next_completion : posted_head_) = raw;
   posted_tail_ = raw;
   --in_flight_;

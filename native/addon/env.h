@@ -44,15 +44,14 @@ class Mailbox : public CompletionSink {
   // JS thread, once: waits for what is outstanding, then drops it all.
   void CloseAndDrain();
 
-  // JS thread: one more completion will come. Its pair is Taken.
-  void Expect();
+  // JS thread: one more completion will come. Its pair is Taken. With `polling`, JS looks by itself and
+  // needs no wake, until Next is told otherwise.
+  void Expect(bool polling = false);
   void Taken();
   // JS thread: it will not come after all.
   void Unexpect();
   uint32_t outstanding() const { return outstanding_; }
 
-  // JS thread: until told otherwise, JS looks by itself and needs no wake.
-  void BeginPolling();
   // JS thread: the next completion, or null. `stop_polling`: the caller will not look again.
   Ref<Completion> Next(bool stop_polling);
 

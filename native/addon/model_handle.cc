@@ -17,6 +17,9 @@ constexpr int64_t kAssumedHopNs = 40'000;
 // What a lane costs the JS thread alone: submitting and taking the result (bench/async.ts).
 constexpr int64_t kSubmitCostNs = 3'000;
 constexpr size_t kMaxArgs = 34;
+
+// To the arena's alignment.
+size_t RoundUp(size_t bytes) { return (bytes + 63) & ~size_t{63}; }
 }  // namespace
 
 ModelHandle::ModelHandle(Ref<AddonEnv> env, std::shared_ptr<Model> model, Inline inline_mode)
@@ -82,6 +85,7 @@ Status ModelHandle::ReadRequest(napi_value* args, size_t arg_count) {
   for (Request::Output& output : request_.outputs) {
     output.index = static_cast<uint32_t>(reader.NextInt());
     output.given = reader.NextInt() != 0;
+    output.predicted = false;
     if (output.index >= model_->outputs().size()) return Status::InvalidInput("no such output");
     if (!output.given) continue;
     const ValueInfo& info = model_->outputs()[output.index];
@@ -105,6 +109,7 @@ Status ModelHandle::CachedTensor(CachedValue* cached, const Argument& argument, 
                                argument.data, argument.bytes, &value);
     if (!status.ok()) return status;
     cached->value.reset(value);
+    fresh_values_ = true;
     cached->data = argument.data;
     cached->dtype = argument.dtype;
     // A shape of more than 8 dimensions is made anew each time.
@@ -146,6 +151,7 @@ napi_value ModelHandle::RunHere() {
   output_values_.clear();
   owned_.clear();
   leases_.clear();
+  fresh_values_ = false;
   Status status;
   for (const Argument& input : request_.inputs) {
     const ValueInfo& info = model->inputs()[input.index];
@@ -156,15 +162,20 @@ napi_value ModelHandle::RunHere() {
       OrtValue* made = nullptr;
       status = MakeOwnedValue(env, runtime, info, input, &leases_, &made);
       owned_.emplace_back(made);
+      fresh_values_ = true;
       value = made;
     }
     if (!status.ok()) return env_->Throw(status);
     input_names_.push_back(info.name.c_str());
     input_values_.push_back(value);
   }
-  for (const Request::Output& output : request_.outputs) {
+  MetaWriter writer(env_->meta());
+  const size_t count = request_.outputs.size();
+  for (size_t i = 0; i < count; ++i) {
+    Request::Output& output = request_.outputs[i];
+    if (!output.given) Predict(i, &output, writer);
     const OrtValue* value = nullptr;
-    if (output.given) {
+    if (output.given || output.predicted) {
       status = CachedTensor(&output_cache_[output.index], output.argument, &value);
       if (!status.ok()) return env_->Throw(status);
     }
@@ -176,12 +187,24 @@ napi_value ModelHandle::RunHere() {
   RunningMedian& run_time = model->scheduler().run_time();
   const bool timed = !run_time.known() || (timed_runs_++ & 15) == 0;
   const int64_t start = timed ? NowNs() : 0;
-  OrtStatus* failed =
-      ort.Run(model->session(), nullptr, input_names_.data(), input_values_.data(),
-              input_values_.size(), output_names_.data(), output_names_.size(), output_values_.data());
+  OrtStatus* failed = CallRun();
+  if (failed && ort.GetErrorCode(failed) == kOrtInvalidArgument) {
+    // Where the model's declaration of a shape is wrong, ORT allocates.
+    bool again = false;
+    for (size_t i = 0; i < count; ++i) {
+      again |= request_.outputs[i].predicted;
+      if (request_.outputs[i].predicted) output_values_[i] = nullptr;
+      request_.outputs[i].predicted = false;
+    }
+    if (again) {
+      ort.ReleaseStatus(failed);
+      failed = CallRun();
+    }
+  }
   // What ORT allocated is ours now, whether the run went well or not.
-  for (size_t i = 0; i < request_.outputs.size(); ++i) {
-    if (!request_.outputs[i].given && output_values_[i]) owned_.emplace_back(output_values_[i]);
+  for (size_t i = 0; i < count; ++i) {
+    const bool fixed = request_.outputs[i].given || request_.outputs[i].predicted;
+    if (!fixed && output_values_[i]) owned_.emplace_back(output_values_[i]);
   }
   if (failed) {
     owned_.clear();
@@ -191,19 +214,22 @@ napi_value ModelHandle::RunHere() {
   env_->meta().data[kMetaRunUs] = static_cast<double>(run_time.value()) / 1000;
   model->CountSyncRun();
 
-  MetaWriter writer(env_->meta());
   napi_value results = nullptr;
-  const size_t count = request_.outputs.size();
   if (count != 1 && !Ok(napi_create_array_with_length(env, count, &results))) return nullptr;
   for (size_t i = 0; i < count; ++i) {
     const Request::Output& output = request_.outputs[i];
     if (output.given) continue;
-    napi_value data = OutputToJs(env, runtime, model->outputs()[output.index].type, output_values_[i],
-                                 &writer, &status);
-    if (!data) {
+    napi_value data = nullptr;
+    if (output.predicted) {
+      const Argument& argument = output.argument;
+      writer.PutShape(argument.type(), output.in_scratch, argument.dims, argument.rank);
+      data = output.made;
+    } else if (!OutputToJs(env, runtime, model->outputs()[output.index].type, output_values_[i],
+                           &writer, i, &data, &status)) {
       owned_.clear();
       return status.ok() ? nullptr : env_->Throw(status);
     }
+    if (!data) continue;  // in the scratch
     if (count == 1) {
       results = data;
     } else {
@@ -215,6 +241,72 @@ napi_value ModelHandle::RunHere() {
   return results;
 }
 
+OrtStatus* ModelHandle::CallRun() {
+  const size_t inputs = input_values_.size();
+  const size_t outputs = output_values_.size();
+  bool same = !fresh_values_ && last_values_.size() == inputs + outputs;
+  for (size_t i = 0; same && i < inputs; ++i) same = last_values_[i] == input_values_[i];
+  for (size_t i = 0; same && i < outputs; ++i) {
+    same = output_values_[i] && last_values_[inputs + i] == output_values_[i];
+  }
+  if (same && bound_) return ort.RunWithBinding(model_->session(), nullptr, binding_.get());
+  bound_ = false;
+  if (same) {
+    bound_ = BindValues();
+    if (bound_) return ort.RunWithBinding(model_->session(), nullptr, binding_.get());
+  }
+  last_values_.assign(input_values_.begin(), input_values_.end());
+  last_values_.insert(last_values_.end(), output_values_.begin(), output_values_.end());
+  return ort.Run(model_->session(), nullptr, input_names_.data(), input_values_.data(), inputs,
+                 output_names_.data(), outputs, output_values_.data());
+}
+
+bool ModelHandle::BindValues() {
+  OrtIoBinding* raw = nullptr;
+  if (!ToStatus(ort.CreateIoBinding(model_->session(), &raw), Code::kRun).ok()) return false;
+  binding_.reset(raw);
+  for (size_t i = 0; i < input_values_.size(); ++i) {
+    OrtStatus* failed = ort.BindInput(raw, input_names_[i], input_values_[i]);
+    if (!ToStatus(failed, Code::kRun).ok()) return false;
+  }
+  for (size_t i = 0; i < output_values_.size(); ++i) {
+    OrtStatus* failed = ort.BindOutput(raw, output_names_[i], output_values_[i]);
+    if (!ToStatus(failed, Code::kRun).ok()) return false;
+  }
+  return true;
+}
+
+bool ModelHandle::PredictShape(Request::Output* output) const {
+  const ShapePlan& plan = model_->output_plans()[output->index];
+  const DType dtype = model_->outputs()[output->index].type.dtype;
+  Argument& argument = output->argument;
+  if (!plan.known() || DTypeBytes(dtype) == 0) return false;
+  auto dims_of = [this](uint32_t index) -> const int64_t* {
+    for (const Argument& input : request_.inputs) {
+      if (input.index == index) return input.dims;
+    }
+    return nullptr;
+  };
+  argument.dtype = static_cast<int>(dtype);
+  argument.rank = plan.rank();
+  return plan.Fill(dims_of, argument.dims) &&
+         CountBytes(dtype, argument.dims, argument.rank, &argument.bytes);
+}
+
+void ModelHandle::Predict(size_t position, Request::Output* output, const MetaWriter& meta) {
+  if (!PredictShape(output)) return;
+  Argument& argument = output->argument;
+  output->made = nullptr;
+  argument.data = meta.Scratch(position, argument.bytes);
+  output->in_scratch = argument.data != nullptr;
+  if (!output->in_scratch) {
+    const size_t elements = argument.bytes / DTypeBytes(argument.type());
+    output->made = MakeTypedArray(env_->env(), argument.type(), elements, &argument.data);
+    if (!output->made) return;
+  }
+  output->predicted = true;
+}
+
 napi_value ModelHandle::Submit() {
   napi_env env = env_->env();
   Runtime* runtime = model_->runtime();
@@ -222,33 +314,41 @@ napi_value ModelHandle::Submit() {
   Ref<RunJob> job(new RunJob(Ref<ModelHandle>(this)));
   Status status;
 
-  // One lease for all ordinary inputs: what JS does to its buffers meanwhile does not matter.
-  size_t copied_bytes = 0;
+  // One lease for all ordinary inputs, so that what JS does to its buffers meanwhile does not matter,
+  // and for the outputs whose shape is known.
+  size_t lease_bytes = 0;
   auto in_place = [&](const Argument& argument) -> bool {
     if (argument.bytes == 0) return true;
-    if (argument.flags & kShared) return true;  // JS keeps the buffer until the promise settles
     Ref<Lease> lease = runtime->lease_table()->Find(argument.data, argument.bytes);
-    if (!lease) return false;
+    // Shared memory: JS keeps the buffer until the promise settles.
+    if (!lease) return IsShared(env, argument.js);
     job->leases.push_back(std::move(lease));
     return true;
   };
-  std::vector<bool> copied(request_.inputs.size(), false);
-  for (size_t i = 0; i < request_.inputs.size(); ++i) {
-    const Argument& input = request_.inputs[i];
-    if (!input.is_numbers() || in_place(input)) continue;
-    copied[i] = true;
-    copied_bytes += (input.bytes + 63) & ~size_t{63};
+  InlineVector<uint8_t, 4> copied;
+  for (const Argument& input : request_.inputs) {
+    copied.push_back(input.is_numbers() && !in_place(input));
+    if (copied[copied.size() - 1]) lease_bytes += RoundUp(input.bytes);
+  }
+  for (Request::Output& output : request_.outputs) {
+    output.predicted = !output.given && PredictShape(&output);
+    if (output.predicted) lease_bytes += RoundUp(output.argument.bytes);
   }
   Ref<Lease> lease;
-  if (copied_bytes) {
-    lease = Lease::Take(runtime->arena(), copied_bytes);
+  if (lease_bytes) {
+    lease = Lease::Take(runtime->arena(), lease_bytes);
     if (!lease) {
-      return env_->Throw(
-          Status::Overload("no memory for the inputs, " + std::to_string(copied_bytes) + " bytes"));
+      return env_->Throw(Status::Overload("no memory for the inputs and outputs, " +
+                                          std::to_string(lease_bytes) + " bytes"));
     }
     job->leases.push_back(lease);
   }
   size_t offset = 0;
+  auto take = [&](size_t bytes) {
+    uint8_t* data = lease->data() + offset;
+    offset += RoundUp(bytes);
+    return data;
+  };
   for (size_t i = 0; i < request_.inputs.size(); ++i) {
     const Argument& input = request_.inputs[i];
     const ValueInfo& info = model_->inputs()[input.index];
@@ -258,10 +358,9 @@ napi_value ModelHandle::Submit() {
     } else {
       void* data = input.data;
       if (copied[i]) {
-        data = lease->data() + offset;
+        data = take(input.bytes);
         std::memcpy(data, input.data, input.bytes);
         runtime->copies()->in.fetch_add(input.bytes, std::memory_order_relaxed);
-        offset += (input.bytes + 63) & ~size_t{63};
       }
       status = MakeTensor(runtime, input.type(), input.dims, input.rank, data, input.bytes, &value);
     }
@@ -283,6 +382,14 @@ napi_value ModelHandle::Submit() {
         if (!status.ok()) return env_->Throw(status);
       }
     }
+    if (output.predicted) {
+      const Argument& argument = output.argument;
+      void* data = argument.bytes ? take(argument.bytes) : nullptr;
+      status = MakeTensor(runtime, argument.type(), argument.dims, argument.rank, data, argument.bytes,
+                          &value);
+      if (!status.ok()) return env_->Throw(status);
+    }
+    job->predicted.push_back(output.predicted);
     job->results.push_back(result);
     job->output_names.push_back(info.name.c_str());
     job->outputs.push_back(value);
@@ -328,17 +435,23 @@ napi_value ModelHandle::Close(napi_env env, napi_callback_info info) {
 // Releasing a session takes milliseconds: not on the JS thread.
 void ModelHandle::ReleaseModel() {
   wants_close_ = false;
-  input_cache_.clear();
-  output_cache_.clear();
+  DropCaches();
   Ref<ReleaseTask> task(new ReleaseTask(env_, std::move(model_)));
   task->Start(close_slot_);
+}
+
+void ModelHandle::DropCaches() {
+  binding_.reset();
+  bound_ = false;
+  last_values_.clear();
+  input_cache_.clear();
+  output_cache_.clear();
 }
 
 void ModelHandle::Abandon() {
   closed_ = true;
   for (BindingHandle* binding : std::set<BindingHandle*>(bindings_)) binding->CloseNow();
-  input_cache_.clear();
-  output_cache_.clear();
+  DropCaches();
   model_.reset();
 }
 

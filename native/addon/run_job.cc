@@ -23,15 +23,14 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta) {
   if (timeout_ms > 0) job->deadline_ns = now + static_cast<int64_t>(timeout_ms * 1e6);
   job->priority = static_cast<int>(meta.data[kMetaPriority]);
   Scheduler& scheduler = job->handle()->model()->scheduler();
-  env->mailbox()->Expect();
-  env->Put(slot, job.get());
   const RunningMedian& run_time = scheduler.run_time();
   const bool poll = run_time.known() && run_time.value() < kWorthPollingNs;
   if (poll) {
     env->last_activity_ns = now;
     env->poll_limit_ns = 2 * run_time.value() + 50'000;
-    env->mailbox()->BeginPolling();
   }
+  env->mailbox()->Expect(poll);
+  env->Put(slot, job.get());
   env->meta().data[kMetaRunUs] = poll ? 1 : 0;  // tells JS to poll
   job->handle()->BeginJob();
   Status status = scheduler.Submit(job);
@@ -81,9 +80,11 @@ napi_value RunJob::Finish(napi_env env, napi_value targets) {
         continue;
       }
       case Result::kMake:
-        data = OutputToJs(env, runtime, info.type, outputs[i], &writer, &problem);
-        if (!data) return problem.ok() ? nullptr : addon->Throw(problem);
+        if (!OutputToJs(env, runtime, info.type, outputs[i], &writer, i, &data, &problem)) {
+          return problem.ok() ? nullptr : addon->Throw(problem);
+        }
     }
+    if (!data) continue;  // in the scratch
     if (count == 1) {
       values = data;
     } else {

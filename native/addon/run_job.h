@@ -29,7 +29,7 @@ class RunJob : public Job, public JsCompletion, public Cancellable {
 
   const Ref<ModelHandle>& handle() const { return handle_; }
 
-  std::vector<Result> results;
+  InlineVector<Result, 4> results;
   // When a binding runs.
   Ref<BindingHandle> binding_handle;
   Ref<Binding> keep;

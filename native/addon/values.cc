@@ -75,7 +75,6 @@ const ValueType& Unwrapped(const ValueType& type) {
 
 Status ReadShape(MetaReader* meta, Argument* out) {
   out->dtype = meta->NextInt();
-  out->flags = static_cast<uint32_t>(meta->NextInt());
   const double rank = meta->Next();
   if (!(rank >= 0 && rank <= kMaxRank)) {
     return Status::InvalidInput("a shape has more than 32 dimensions");
@@ -105,11 +104,12 @@ Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_va
   Status status = CheckTensor(role, info, argument->type(), argument->dims, argument->rank);
   if (!status.ok()) return status;
   size_t elements = 0;
-  if (!CountElements(argument->dims, argument->rank, &elements) ||
-      !CountBytes(argument->type(), argument->dims, argument->rank, &argument->bytes)) {
+  if (!CountElements(argument->dims, argument->rank, &elements)) {
     return Status::InvalidInput(Where(role, info) + "shape " +
                                 ShapeText(argument->dims, argument->rank) + " is too large");
   }
+  // At most 2^53 elements of at most 8 bytes: no overflow.
+  argument->bytes = elements * DTypeBytes(argument->type());
   size_t length = 0;
   if (argument->type() == DType::kString) {
     uint32_t count = 0;
@@ -258,40 +258,43 @@ Status MakeOwnedValue(napi_env env, Runtime* runtime, const ValueInfo& info, con
 
 namespace {
 
-napi_value NumbersToJs(napi_env env, Runtime* runtime, DType dtype, const OrtValue* value,
-                       size_t elements, Status* status) {
-  const size_t bytes = elements * DTypeBytes(dtype);
-  void* source = nullptr;
-  *status = ToStatus(ort.GetTensorMutableData(const_cast<OrtValue*>(value), &source), Code::kRun);
-  if (!status->ok()) return nullptr;
-  void* target = nullptr;
-  napi_value buffer = nullptr, array = nullptr;
-  if (!Ok(napi_create_arraybuffer(env, bytes, &target, &buffer))) return nullptr;
-  if (bytes) std::memcpy(target, source, bytes);
-  runtime->copies()->out.fetch_add(bytes, std::memory_order_relaxed);
-  if (!Ok(napi_create_typedarray(env, ArrayOf(dtype), elements, buffer, 0, &array))) return nullptr;
-  return array;
+Status NumbersOf(const OrtValue* value, const void** out) {
+  void* data = nullptr;
+  Status status = ToStatus(ort.GetTensorMutableData(const_cast<OrtValue*>(value), &data), Code::kRun);
+  *out = data;
+  return status;
 }
 
-napi_value TensorDataToJs(napi_env env, Runtime* runtime, const OrtValue* value, DType* dtype,
-                          int64_t* dims, size_t* rank, Status* status) {
-  *status = ReadTensorShape(value, dtype, dims, rank);
-  if (!status->ok()) return nullptr;
-  size_t elements = 0;
-  if (!CountElements(dims, *rank, &elements)) {
-    *status = Status::Run("an output has an impossible shape " + ShapeText(dims, *rank));
-    return nullptr;
+// Reads the shape and sees that JavaScript can hold the type.
+Status ReadOutput(const OrtValue* value, DType* dtype, int64_t* dims, size_t* rank, size_t* elements) {
+  Status status = ReadTensorShape(value, dtype, dims, rank);
+  if (!status.ok()) return status;
+  if (!CountElements(dims, *rank, elements)) {
+    return Status::Run("an output has an impossible shape " + ShapeText(dims, *rank));
   }
-  if (*dtype == DType::kString) {
+  if (*dtype != DType::kString && DTypeBytes(*dtype) == 0) {
+    return Status::Run("an output is of " + DTypeName(*dtype) + ", which JavaScript cannot hold");
+  }
+  return {};
+}
+
+napi_value DataToJs(napi_env env, Runtime* runtime, const OrtValue* value, DType dtype, size_t elements,
+                    Status* status) {
+  if (dtype == DType::kString) {
     std::vector<std::string> strings;
     *status = ReadStrings(value, elements, &strings);
     return status->ok() ? MakeStringArray(env, strings) : nullptr;
   }
-  if (DTypeBytes(*dtype) == 0) {
-    *status = Status::Run("an output is of " + DTypeName(*dtype) + ", which JavaScript cannot hold");
-    return nullptr;
-  }
-  return NumbersToJs(env, runtime, *dtype, value, elements, status);
+  const void* source = nullptr;
+  *status = NumbersOf(value, &source);
+  if (!status->ok()) return nullptr;
+  void* target = nullptr;
+  napi_value array = MakeTypedArray(env, dtype, elements, &target);
+  if (!array) return nullptr;
+  const size_t bytes = elements * DTypeBytes(dtype);
+  if (bytes) std::memcpy(target, source, bytes);
+  runtime->copies()->out.fetch_add(bytes, std::memory_order_relaxed);
+  return array;
 }
 
 bool SetProperty(napi_env env, napi_value object, const char* name, napi_value value) {
@@ -308,8 +311,10 @@ napi_value NestedToJs(napi_env env, Runtime* runtime, const OrtValue* value, Sta
   if (static_cast<OnnxKind>(kind) == OnnxKind::kTensor) {
     DType dtype;
     int64_t dims[kMaxRank];
-    size_t rank = 0;
-    napi_value data = TensorDataToJs(env, runtime, value, &dtype, dims, &rank, status);
+    size_t rank = 0, elements = 0;
+    *status = ReadOutput(value, &dtype, dims, &rank, &elements);
+    if (!status->ok()) return nullptr;
+    napi_value data = DataToJs(env, runtime, value, dtype, elements, status);
     if (!data) return nullptr;
     napi_value code = nullptr, shape = nullptr;
     napi_create_int32(env, static_cast<int>(dtype), &code);
@@ -349,37 +354,58 @@ napi_value NestedToJs(napi_env env, Runtime* runtime, const OrtValue* value, Sta
 
 }  // namespace
 
-napi_value OutputToJs(napi_env env, Runtime* runtime, const ValueType& declared, const OrtValue* value,
-                      MetaWriter* meta, Status* status) {
+bool OutputToJs(napi_env env, Runtime* runtime, const ValueType& declared, const OrtValue* value,
+                MetaWriter* meta, size_t position, napi_value* out, Status* status) {
   int kind = static_cast<int>(OnnxKind::kTensor);
   if (declared.kind != OnnxKind::kTensor) {
     int has_value = value != nullptr;
     if (value) *status = ToStatus(ort.HasValue(value, &has_value), Code::kRun);
-    if (!status->ok()) return nullptr;
+    if (!status->ok()) return false;
     if (!has_value) {
-      meta->Put(0);
-      meta->Put(0);
-      napi_value null = nullptr;
-      napi_get_null(env, &null);
-      return null;
+      meta->PutShape(DType::kUndefined, false, nullptr, 0);
+      return Ok(napi_get_null(env, out));
     }
     *status = ToStatus(ort.GetValueType(value, &kind), Code::kRun);
-    if (!status->ok()) return nullptr;
+    if (!status->ok()) return false;
   }
   if (static_cast<OnnxKind>(kind) != OnnxKind::kTensor) {
-    meta->Put(kNestedValue);
-    meta->Put(0);
-    return NestedToJs(env, runtime, value, status);
+    meta->PutShape(static_cast<DType>(kNestedValue), false, nullptr, 0);
+    *out = NestedToJs(env, runtime, value, status);
+    return *out != nullptr;
   }
   DType dtype;
   int64_t dims[kMaxRank];
-  size_t rank = 0;
-  napi_value data = TensorDataToJs(env, runtime, value, &dtype, dims, &rank, status);
-  if (!data) return nullptr;
-  meta->Put(static_cast<double>(dtype));
-  meta->Put(static_cast<double>(rank));
-  for (size_t i = 0; i < rank; ++i) meta->Put(static_cast<double>(dims[i]));
-  return data;
+  size_t rank = 0, elements = 0;
+  *status = ReadOutput(value, &dtype, dims, &rank, &elements);
+  if (!status->ok()) return false;
+  const size_t bytes = elements * DTypeBytes(dtype);
+  void* scratch = dtype == DType::kString ? nullptr : meta->Scratch(position, bytes);
+  meta->PutShape(dtype, scratch != nullptr, dims, rank);
+  if (!scratch) {
+    *out = DataToJs(env, runtime, value, dtype, elements, status);
+    return *out != nullptr;
+  }
+  const void* source = nullptr;
+  *status = NumbersOf(value, &source);
+  if (!status->ok()) return false;
+  if (bytes) std::memcpy(scratch, source, bytes);
+  runtime->copies()->out.fetch_add(bytes, std::memory_order_relaxed);
+  return true;
+}
+
+napi_value MakeTypedArray(napi_env env, DType dtype, size_t elements, void** data) {
+  napi_value buffer = nullptr, array = nullptr;
+  if (!Ok(napi_create_arraybuffer(env, elements * DTypeBytes(dtype), data, &buffer))) return nullptr;
+  if (!Ok(napi_create_typedarray(env, ArrayOf(dtype), elements, buffer, 0, &array))) return nullptr;
+  return array;
+}
+
+bool IsShared(napi_env env, napi_value typed_array) {
+  napi_value buffer = nullptr;
+  bool is_plain = true;
+  // Node-API has no name for a SharedArrayBuffer: it is the buffer that is no ArrayBuffer.
+  return Ok(napi_get_typedarray_info(env, typed_array, nullptr, nullptr, nullptr, &buffer, nullptr)) &&
+         Ok(napi_is_arraybuffer(env, buffer, &is_plain)) && !is_plain;
 }
 
 Status CopyToGiven(napi_env env, Runtime* runtime, const ValueInfo& info, const OrtValue* value,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "inline_vector.h"
 #include "ort_library.h"
 #include "ref.h"
 #include "status.h"
@@ -50,8 +51,8 @@ class Job : public Completion {
   explicit Job(Ref<CompletionSink> sink) : sink(std::move(sink)) {}
   ~Job() override {
     for (OrtValue* value : inputs) ort.ReleaseValue(value);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      if (outputs[i]) ort.ReleaseValue(outputs[i]);
+    for (OrtValue* value : outputs) {
+      if (value) ort.ReleaseValue(value);
     }
   }
 
@@ -59,15 +60,18 @@ class Job : public Completion {
   const Ref<CompletionSink> sink;
   uint64_t id = 0;                  // the caller's
   OrtIoBinding* binding = nullptr;  // run this binding; the vectors below are then empty
-  std::vector<const char*> input_names;
-  std::vector<OrtValue*> inputs;  // owned
-  std::vector<const char*> output_names;
+  InlineVector<const char*, 4> input_names;
+  InlineVector<OrtValue*, 4> inputs;  // owned
+  InlineVector<const char*, 4> output_names;
   std::vector<Ref<Lease>> leases;   // what the values above point into
   int64_t deadline_ns = 0;          // NowNs() clock; 0 is none
   int priority = kDefaultPriority;  // 1 (first) to kPriorities
 
   // Owned; null before the run where ORT shall allocate. Written by the lane.
-  std::vector<OrtValue*> outputs;
+  InlineVector<OrtValue*, 4> outputs;
+  // Outputs whose memory has the shape that the model declares. Where the declaration is wrong, the
+  // lane runs the job again and lets ORT allocate them.
+  InlineVector<uint8_t, 4> predicted;  // as flags
   // Written before the sink gets the job.
   Status status;
   int64_t submitted_ns = 0;

@@ -177,6 +177,8 @@ Status Model::ReadMetadata() {
                       ort.SessionGetOutputTypeInfo, &outputs_);
   if (!status.ok()) return status;
 
+  for (const ValueInfo& output : outputs_) output_plans_.emplace_back(output, inputs_);
+
   OrtModelMetadata* raw = nullptr;
   status = ToStatus(ort.SessionGetModelMetadata(session, &raw), Code::kModel);
   if (!status.ok()) return status;

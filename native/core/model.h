@@ -84,6 +84,8 @@ class Model : public std::enable_shared_from_this<Model> {
 
   const std::vector<ValueInfo>& inputs() const { return inputs_; }
   const std::vector<ValueInfo>& outputs() const { return outputs_; }
+  // In the order of the outputs.
+  const std::vector<ShapePlan>& output_plans() const { return output_plans_; }
   const std::string& source_name() const { return source_name_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
 
@@ -108,6 +110,7 @@ class Model : public std::enable_shared_from_this<Model> {
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<ValueInfo> inputs_;
   std::vector<ValueInfo> outputs_;
+  std::vector<ShapePlan> output_plans_;
   std::string source_name_;
   std::vector<std::string> warnings_;
   std::vector<std::string> providers_;

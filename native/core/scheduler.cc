@@ -5,6 +5,7 @@
 #include <chrono>
 #include <system_error>
 
+#include "adaptive_lock.h"
 #include "clock.h"
 
 namespace tercel {
@@ -21,14 +22,6 @@ namespace {
 constexpr int64_t kMaxSpinNs = 50'000;
 // Waking a second lane pays only for runs that last longer than the wake itself.
 constexpr int64_t kWorthASecondLaneNs = 60'000;
-
-void Relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 
@@ -64,7 +57,7 @@ Status Scheduler::Submit(Ref<Job> job) {
   if (job->deadline_ns && job->deadline_ns <= now) {
     return Status::Timeout("the deadline passed before the request was queued");
   }
-  std::unique_lock<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock = LockAdaptive(mutex_);
   if (stopping_) return Status::Closed("the model was closed");
   const size_t queued = queued_.load(std::memory_order_relaxed);
   if (queued >= options_.max_queue) {
@@ -98,7 +91,7 @@ Status Scheduler::Submit(Ref<Job> job) {
   if (has_deadline) {
     clock_->Add(raw);
     // A lane may have finished it in between: its Remove came too early.
-    std::unique_lock<std::mutex> again(mutex_);
+    std::unique_lock<std::mutex> again = LockAdaptive(mutex_);
     const bool done = raw->state_ == Job::State::kDone;
     again.unlock();
     if (done) clock_->Remove(raw);
@@ -208,7 +201,7 @@ void Scheduler::SpinForWork(int64_t gap_ns) {
   do {
     for (int i = 0; i < 16; ++i) {
       if (queued_.load(std::memory_order_acquire) != 0) return;
-      Relax();
+      CpuRelax();
     }
   } while (NowNs() < until);
 }
@@ -229,7 +222,7 @@ void Scheduler::LaneLoop(Lane* lane) {
         const int64_t gap_ns = gap_ns_;
         lock.unlock();
         SpinForWork(gap_ns);
-        lock.lock();
+        Relock(&lock);
         spinning_ = false;
         continue;
       }
@@ -254,7 +247,7 @@ void Scheduler::LaneLoop(Lane* lane) {
     RunJob(lane, job);
     job->finished_ns = NowNs();
     if (job->status.ok()) run_time_.Add(job->finished_ns - job->started_ns);
-    lock.lock();
+    Relock(&lock);
     --busy_;
     last_finish_ns_ = job->finished_ns;
     ++stats_.completed;
@@ -275,20 +268,41 @@ void Scheduler::LaneLoop(Lane* lane) {
     Complete(Ref<Job>::Adopt(job));
     woken = false;
     may_spin = true;
-    lock.lock();
+    Relock(&lock);
   }
 }
 
-void Scheduler::RunJob(Lane* lane, Job* job) {
-  OrtStatus* status;
-  if (job->binding) {
-    status = ort.RunWithBinding(session_, lane->run_options.get(), job->binding);
-  } else {
-    status = ort.Run(session_, lane->run_options.get(), job->input_names.data(), job->inputs.data(),
-                     job->inputs.size(), job->output_names.data(), job->output_names.size(),
-                     job->outputs.data());
+namespace {
+
+// False when there is none to drop.
+bool DropPredictions(Job* job) {
+  bool dropped = false;
+  for (size_t i = 0; i < job->predicted.size(); ++i) {
+    if (!job->predicted[i]) continue;
+    ort.ReleaseValue(job->outputs[i]);
+    job->outputs[i] = nullptr;
+    job->predicted[i] = false;
+    dropped = true;
   }
-  job->status = ToStatus(status, Code::kRun);
+  return dropped;
+}
+
+}  // namespace
+
+void Scheduler::RunJob(Lane* lane, Job* job) {
+  const OrtRunOptions* run_options = lane->run_options.get();
+  auto run = [&] {
+    if (job->binding) return ort.RunWithBinding(session_, run_options, job->binding);
+    return ort.Run(session_, run_options, job->input_names.data(), job->inputs.data(),
+                   job->inputs.size(), job->output_names.data(), job->output_names.size(),
+                   job->outputs.data());
+  };
+  OrtStatus* failed = run();
+  if (failed && ort.GetErrorCode(failed) == kOrtInvalidArgument && DropPredictions(job)) {
+    ort.ReleaseStatus(failed);
+    failed = run();
+  }
+  job->status = ToStatus(failed, Code::kRun);
 }
 
 SchedulerStats Scheduler::Stats() {

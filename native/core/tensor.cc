@@ -101,6 +101,25 @@ std::string ValueType::Text() const {
   }
 }
 
+ShapePlan::ShapePlan(const ValueInfo& output, const std::vector<ValueInfo>& inputs) {
+  const ValueType& type = output.type;
+  if (type.kind != OnnxKind::kTensor || !type.has_shape || type.dims.size() > kMaxRank) return;
+  for (size_t i = 0; i < type.dims.size(); ++i) {
+    Step step{type.dims[i], 0, 0};
+    bool found = step.fixed >= 0;
+    for (uint32_t in = 0; !found && !type.symbols[i].empty() && in < inputs.size(); ++in) {
+      const ValueType& input = inputs[in].type;
+      for (uint32_t axis = 0; !found && axis < input.symbols.size(); ++axis) {
+        found = input.symbols[axis] == type.symbols[i];
+        if (found) step = {-1, in, axis};
+      }
+    }
+    if (!found) return;
+    steps_.push_back(step);
+  }
+  known_ = true;
+}
+
 Status CheckTensor(const char* role, const ValueInfo& info, DType dtype, const int64_t* dims,
                    size_t rank) {
   const ValueType* type = &info.type;

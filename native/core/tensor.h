@@ -67,6 +67,39 @@ struct ValueInfo {
   ValueType type;
 };
 
+// How an output's shape follows from the inputs': each dimension is fixed, or named as one of an
+// input's. A model may declare it wrongly: the run is what decides.
+class ShapePlan {
+ public:
+  ShapePlan() = default;
+  ShapePlan(const ValueInfo& output, const std::vector<ValueInfo>& inputs);
+
+  bool known() const { return known_; }
+  size_t rank() const { return steps_.size(); }
+  // `input_dims(index)` gives the dimensions of an input of this run, or null. False when one is
+  // missing. REQUIRES: known; `dims` holds kMaxRank.
+  template <typename InputDims>
+  bool Fill(const InputDims& input_dims, int64_t* dims) const {
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      dims[i] = steps_[i].fixed;
+      if (dims[i] >= 0) continue;
+      const int64_t* input = input_dims(steps_[i].input);
+      if (!input) return false;
+      dims[i] = input[steps_[i].axis];
+    }
+    return true;
+  }
+
+ private:
+  struct Step {
+    int64_t fixed;  // or -1: dimension `axis` of input `input`
+    uint32_t input;
+    uint32_t axis;
+  };
+  bool known_ = false;
+  std::vector<Step> steps_;
+};
+
 // Whether a tensor of this dtype and shape may be fed to (or received from) `info`.
 // `role` is "input" or "output". The message names what was expected and what came.
 Status CheckTensor(const char* role, const ValueInfo& info, DType dtype, const int64_t* dims,

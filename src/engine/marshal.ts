@@ -2,6 +2,7 @@
 import { InvalidInputError } from '../errors.js';
 import { native, type NativeType, type NativeValue } from '../native.js';
 import {
+  viewBits,
   dtypeCodes,
   dtypeFromCode,
   Float16,
@@ -13,7 +14,10 @@ import {
 } from '../tensor.js';
 import type { ValueMetadata } from '../types.js';
 
-const BODY = 8;
+const SCRATCH = 8;
+const SCRATCH_OUTPUTS = 16;
+const SCRATCH_BYTES = 64;
+const BODY = SCRATCH + (SCRATCH_OUTPUTS * SCRATCH_BYTES) / 8;
 export const META_INPUTS = 0;
 export const META_OUTPUTS = 1;
 export const META_FLAGS = 2;
@@ -24,9 +28,9 @@ export const META_RUN_US = 6;
 
 const FLAG_PACKED = 1;
 export const FLAG_MAY_RUN_INLINE = 2;
-const TENSOR_SHARED = 1;
 const SEQUENCE = -1;
 const NESTED = -1;
+const FLOAT32_CODE = dtypeCodes.float32;
 const STRING_CODE = dtypeCodes.string;
 const FLOAT16_CODE = dtypeCodes.float16;
 /** As many data arguments as the addon reads from a call; more travel in one array. */
@@ -34,12 +38,31 @@ const MAX_ARGS = 34;
 const MAX_RANK = 32;
 
 export let meta = new Float64Array(0);
+/** Views of the scratch by output position and dtype code. */
+let scratch: (Float32Array | undefined)[] = [];
+
+/** A copy of what a run left in the scratch: up to 64 bytes, which V8 keeps in its own heap. */
+function fromScratch(position: number, code: number, count: number): unknown {
+  const key = position * 32 + code;
+  const view = (scratch[key] ??= viewBits(
+    dtypeFromCode(code) as Exclude<DType, 'string'>,
+    meta.buffer,
+    SCRATCH * 8 + position * SCRATCH_BYTES,
+    SCRATCH_BYTES,
+  ));
+  // slice() looks for a species first; for a few floats a loop takes half the time.
+  if (code !== FLOAT32_CODE) return view.slice(0, count);
+  const copy = new Float32Array(count);
+  for (let i = 0; i < count; i++) copy[i] = view[i]!;
+  return copy;
+}
 
 /** Makes room for the shapes of `values` inputs and outputs. */
 function ensureMeta(values: number): void {
   const size = BODY + values * (4 + MAX_RANK);
   if (size <= meta.length) return;
   meta = new Float64Array(size);
+  scratch = [];
   native.setMeta(meta);
 }
 ensureMeta(32);
@@ -86,8 +109,10 @@ export class Marshaller {
   readonly #inputCodes: number[];
   readonly #outputNames: string[];
   readonly #outputIndex = new Map<string, number>();
-  /** Data arguments of the call being written. */
-  readonly args: unknown[] = [];
+  readonly #args: unknown[] = [];
+  #argCount = 0;
+  #lastOutputs: OutputSelection | undefined;
+  #lastSelection: Selection | undefined;
 
   constructor(inputs: NativeValue[], outputs: NativeValue[]) {
     this.inputs = inputs.map(describe);
@@ -108,6 +133,28 @@ export class Marshaller {
 
   /** Throws InvalidInputError for a name that the model has not. */
   select(outputs: OutputSelection): Selection {
+    // The same object is the usual case in a loop; what is in it may have changed.
+    if (outputs === this.#lastOutputs && this.#isStill(outputs)) return this.#lastSelection!;
+    const selection = this.#makeSelection(outputs);
+    this.#lastOutputs = outputs;
+    this.#lastSelection = selection;
+    return selection;
+  }
+
+  #isStill(outputs: OutputSelection): boolean {
+    if (Array.isArray(outputs)) return false;
+    const { indices, given } = this.#lastSelection!;
+    let count = 0;
+    for (const _ in outputs) count++;
+    if (count !== indices.length) return false;
+    for (let i = 0; i < count; i++) {
+      const tensor = (outputs as Record<string, Tensor | null>)[this.#outputNames[indices[i]!]!];
+      if (tensor === undefined || (tensor ?? undefined) !== given[i]) return false;
+    }
+    return true;
+  }
+
+  #makeSelection(outputs: OutputSelection): Selection {
     const indices: number[] = [];
     const given: (Tensor | undefined)[] = [];
     let anyGiven = false;
@@ -126,8 +173,7 @@ export class Marshaller {
 
   /** Writes a request into meta and its data into args. */
   encode(inputs: Readonly<Record<string, Value>>, selection: Selection): void {
-    const args = this.args;
-    args.length = 0;
+    this.#argCount = 0;
     const names = this.#inputNames;
     let at = BODY;
     let fed = 0;
@@ -166,7 +212,30 @@ export class Marshaller {
     }
     meta[META_INPUTS] = fed;
     meta[META_OUTPUTS] = indices.length;
-    meta[META_FLAGS] = args.length > MAX_ARGS ? FLAG_PACKED : 0;
+    meta[META_FLAGS] = this.#argCount > MAX_ARGS ? FLAG_PACKED : 0;
+  }
+
+  /** Calls a native function with the data written by encode(). */
+  call(target: (...data: unknown[]) => unknown): unknown {
+    const args = this.#args;
+    // Spreading costs, so the usual counts do without.
+    switch (this.#argCount) {
+      case 1:
+        return target(args[0]);
+      case 2:
+        return target(args[0], args[1]);
+      case 3:
+        return target(args[0], args[1], args[2]);
+      default: {
+        const data = this.data();
+        return data.length > MAX_ARGS ? target(data) : target(...data);
+      }
+    }
+  }
+
+  /** The data written by encode(), in an array of its own. */
+  data(): unknown[] {
+    return this.#args.slice(0, this.#argCount);
   }
 
   #encodeTensor(
@@ -197,7 +266,6 @@ export class Marshaller {
         `${role} "${name}": ${rank} dimensions are more than ${MAX_RANK}`,
       );
     }
-    let flags = 0;
     if (code === STRING_CODE) {
       data = copyStrings(role, name, data);
     } else if (ArrayBuffer.isView(data)) {
@@ -206,11 +274,9 @@ export class Marshaller {
       }
     }
     meta[at++] = code;
-    const flagsAt = at++;
     meta[at++] = rank;
     for (let i = 0; i < rank; i++) meta[at++] = shape[i]!;
-    meta[flagsAt] = flags;
-    this.args.push(data);
+    this.#args[this.#argCount++] = data;
     return at;
   }
 
@@ -226,33 +292,14 @@ export class Marshaller {
     });
     meta[at] = SEQUENCE;
     meta[at + 1] = 0;
-    meta[at + 2] = 0;
-    this.args.push(flat);
-    return at + 3;
+    this.#args[this.#argCount++] = flat;
+    return at + 2;
   }
 
-  /** Marks memory that other threads share: an async run uses it in place. */
-  markShared(selection: Selection): void {
-    let at = BODY;
-    let arg = 0;
-    for (let i = 0; i < meta[META_INPUTS]!; i++) {
-      at = this.#markTensor(at + 1, this.args[arg++]);
-    }
-    for (let i = 0; i < selection.indices.length; i++) {
-      at += 2;
-      if (selection.given[i]) at = this.#markTensor(at, this.args[arg++]);
-    }
-  }
-
-  #markTensor(at: number, data: unknown): number {
-    if (ArrayBuffer.isView(data) && data.buffer instanceof SharedArrayBuffer) {
-      meta[at + 1] = TENSOR_SHARED;
-    }
-    return at + 3 + meta[at + 2]!;
-  }
-
-  /** Reads a response: what the call returned, with the shapes in meta. */
+  /** Reads a response: what the call returned, with the shapes in meta. Lets go of the request's data. */
   decode(result: unknown, selection: Selection): Record<string, Tensor> {
+    for (let i = 0; i < this.#argCount; i++) this.#args[i] = undefined;
+    this.#argCount = 0;
     const { indices, given } = selection;
     const values: Record<string, Value> = {};
     let at = BODY;
@@ -263,17 +310,23 @@ export class Marshaller {
         values[name] = own;
         continue;
       }
-      const data = indices.length === 1 ? result : (result as unknown[])[i];
+      let data = indices.length === 1 ? result : (result as unknown[])[i];
       const code = meta[at]!;
-      const rank = meta[at + 1]!;
-      at += 2;
+      const inScratch = meta[at + 1]! === 1;
+      const rank = meta[at + 2]!;
+      at += 3;
       if (code === 0) {
         values[name] = null;
       } else if (code === NESTED) {
         values[name] = decodeNested(data as Nested);
       } else {
-        const shape: number[] = [];
-        for (let d = 0; d < rank; d++) shape.push(meta[at++]!);
+        // Literals of the usual ranks: a pushed array grows twice.
+        const shape =
+          rank === 2 ? [meta[at]!, meta[at + 1]!] : rank === 1 ? [meta[at]!] : dimensions(at, rank);
+        at += rank;
+        let count = 1;
+        for (const dim of shape) count *= dim;
+        if (inScratch) data = fromScratch(i, code, count);
         values[name] = makeTensor(code, shape, data);
       }
     }
@@ -323,6 +376,12 @@ function makeTensor(code: number, shape: number[], data: unknown): Tensor {
   return { dtype, shape, data: data as DataByDType[DType] };
 }
 
+function dimensions(at: number, rank: number): number[] {
+  const shape: number[] = [];
+  for (let i = 0; i < rank; i++) shape.push(meta[at + i]!);
+  return shape;
+}
+
 interface Nested {
   dtype?: number;
   shape?: number[];
@@ -345,18 +404,4 @@ function decodeNested(nested: Nested): Value {
 export function tensorOver(code: number, shape: readonly number[], buffer: ArrayBuffer): Tensor {
   const dtype = dtypeFromCode(code)!;
   return { dtype, shape, data: viewOf(dtype as Exclude<DType, 'string'>, buffer) };
-}
-
-/** Calls a native function with the data arguments; spreading costs, so the usual counts do not. */
-export function callWith(call: (...data: unknown[]) => unknown, args: readonly unknown[]): unknown {
-  switch (args.length) {
-    case 1:
-      return call(args[0]);
-    case 2:
-      return call(args[0], args[1]);
-    case 3:
-      return call(args[0], args[1], args[2]);
-    default:
-      return args.length > MAX_ARGS ? call(args) : call(...args);
-  }
 }

@@ -6,7 +6,6 @@ import { Binding, type BindShapes } from './binding.js';
 import { mayRunInline, settleInline } from './inline.js';
 import { nextSlot, startPolling, task, wait, type Waiter } from './mailbox.js';
 import {
-  callWith,
   FLAG_MAY_RUN_INLINE,
   Marshaller,
   META_FLAGS,
@@ -127,6 +126,8 @@ function givenData(selection: Selection, args: readonly unknown[]): unknown[] {
 /** A loaded model. Made by loadModel(). */
 export class Model {
   readonly #native: NativeModel;
+  readonly #runSync: NativeModel['runSync'];
+  readonly #run: NativeModel['run'];
   readonly #marshaller: Marshaller;
   /** Declared inputs and outputs, in the model's order. */
   readonly inputs: readonly ValueMetadata[];
@@ -142,6 +143,8 @@ export class Model {
   /** @internal */
   constructor(nativeModel: NativeModel) {
     this.#native = nativeModel;
+    this.#runSync = nativeModel.runSync;
+    this.#run = nativeModel.run;
     this.#marshaller = new Marshaller(nativeModel.inputs, nativeModel.outputs);
     this.inputs = this.#marshaller.inputs;
     this.outputs = this.#marshaller.outputs;
@@ -163,7 +166,7 @@ export class Model {
     const marshaller = this.#marshaller;
     const selection = options?.outputs ? marshaller.select(options.outputs) : marshaller.all;
     marshaller.encode(inputs, selection);
-    const result = callWith(this.#native.runSync, marshaller.args);
+    const result = marshaller.call(this.#runSync);
     return marshaller.decode(result, selection) as T;
   }
 
@@ -182,12 +185,10 @@ export class Model {
       const marshaller = this.#marshaller;
       const selection = options?.outputs ? marshaller.select(options.outputs) : marshaller.all;
       marshaller.encode(inputs, selection);
-      marshaller.markShared(selection);
       const slot = nextSlot();
       encodeRunOptions(options, slot);
       if (mayRunInline()) meta[META_FLAGS]! |= FLAG_MAY_RUN_INLINE;
-      const args = marshaller.args;
-      const result = callWith(this.#native.run, args);
+      const result = marshaller.call(this.#run);
       if (result !== true) {
         const runUs = meta[META_RUN_US]!;
         return settleInline(marshaller.decode(result, selection) as T, runUs);
@@ -197,7 +198,7 @@ export class Model {
         const run = new PendingRun(
           marshaller,
           selection,
-          args.slice(),
+          marshaller.data(),
           resolve as (value: Record<string, Tensor>) => void,
           reject,
         );
