@@ -20,3 +20,12 @@ export type {
   RuntimeOptions,
   ValueMetadata,
 } from './types.js';
+export {
+  createEngine,
+  Engine,
+  scanRepository,
+  type RepositoryEntry,
+  type Servable,
+} from './engine/engine.js';
+export { createServer, type ServerOptions } from './server/server.js';
+export { version } from './version.js';

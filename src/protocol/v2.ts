@@ -1,0 +1,465 @@
+// Open Inference Protocol v2 with Triton's binary tensors: bytes <-> tensors. Pure: no I/O, no Fastify.
+//
+// Sources: the KServe project's "Open Inference Protocol (v2)" and Triton's "Binary Tensor Data
+// Extension" and "HTTP/REST" documents.
+import { InvalidInputError } from '../errors.js';
+import {
+  bytesPerElement,
+  countElements,
+  viewOf,
+  type DataByDType,
+  type DType,
+  type Tensor,
+  type Value,
+} from '../tensor.js';
+import type { ValueMetadata } from '../types.js';
+
+const datatypes: Readonly<Record<DType, string>> = {
+  bool: 'BOOL',
+  uint8: 'UINT8',
+  uint16: 'UINT16',
+  uint32: 'UINT32',
+  uint64: 'UINT64',
+  int8: 'INT8',
+  int16: 'INT16',
+  int32: 'INT32',
+  int64: 'INT64',
+  float16: 'FP16',
+  bfloat16: 'BF16',
+  float32: 'FP32',
+  float64: 'FP64',
+  string: 'BYTES',
+};
+
+const dtypes = new Map(Object.entries(datatypes).map(([dtype, name]) => [name, dtype as DType]));
+
+/** The protocol's name of a dtype. */
+export function datatypeOf(dtype: DType): string {
+  return datatypes[dtype];
+}
+
+/** An output as the request asks for it. */
+export interface RequestedOutput {
+  name: string;
+  binary: boolean;
+}
+
+export interface InferRequest {
+  id?: string;
+  inputs: Record<string, Tensor>;
+  /** Undefined: all. */
+  outputs?: RequestedOutput[];
+  /** For outputs that do not say. */
+  binaryByDefault: boolean;
+  priority?: number;
+  timeoutMs?: number;
+}
+
+interface JsonObject {
+  [key: string]: unknown;
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function parametersOf(owner: JsonObject, where: string): JsonObject {
+  const parameters = owner['parameters'];
+  if (parameters === undefined) return {};
+  if (!isObject(parameters)) throw new InvalidInputError(`${where}: parameters must be an object`);
+  return parameters;
+}
+
+function shapeOf(input: JsonObject, where: string): number[] {
+  const shape = input['shape'];
+  if (!Array.isArray(shape))
+    throw new InvalidInputError(`${where}: shape must be an array of numbers`);
+  return shape as number[];
+}
+
+function dtypeOf(input: JsonObject, where: string): DType {
+  const dtype = dtypes.get(input['datatype'] as string);
+  if (!dtype) {
+    throw new InvalidInputError(
+      `${where}: datatype ${JSON.stringify(input['datatype'])} is not one of ${[...dtypes.keys()].join(', ')}`,
+    );
+  }
+  return dtype;
+}
+
+/** Limits of the whole numbers, for JSON: a number outside must not wrap around. */
+const limits: Partial<Record<DType, [number, number]>> = {
+  uint8: [0, 0xff],
+  uint16: [0, 0xffff],
+  uint32: [0, 0xffffffff],
+  int8: [-0x80, 0x7f],
+  int16: [-0x8000, 0x7fff],
+  int32: [-0x80000000, 0x7fffffff],
+};
+
+/** Nesting is the client's choice: flat, or by rows. */
+function flatten(data: unknown, into: unknown[], depth = 0): unknown[] {
+  if (!Array.isArray(data)) {
+    into.push(data);
+  } else if (depth > 100) {
+    throw new InvalidInputError('data is nested more than 100 deep');
+  } else {
+    for (const item of data) flatten(item, into, depth + 1);
+  }
+  return into;
+}
+
+function elementsFromJson(
+  dtype: DType,
+  data: unknown,
+  count: number,
+  where: string,
+): DataByDType[DType] {
+  if (!Array.isArray(data)) throw new InvalidInputError(`${where}: data must be an array`);
+  const flat: unknown[] = data.some(Array.isArray) ? flatten(data, []) : data;
+  if (flat.length !== count) {
+    throw new InvalidInputError(
+      `${where}: the shape holds ${count} elements, data has ${flat.length}`,
+    );
+  }
+  const refuse = (i: number): never => {
+    throw new InvalidInputError(
+      `${where}: element ${i} of data, ${JSON.stringify(flat[i])}, is no ${datatypes[dtype]}`,
+    );
+  };
+  switch (dtype) {
+    case 'float16':
+    case 'bfloat16':
+      throw new InvalidInputError(
+        `${where}: ${datatypes[dtype]} has no JSON form; send it as binary`,
+      );
+    case 'string':
+      return flat.map((value, i) => (typeof value === 'string' ? value : refuse(i)));
+    case 'bool': {
+      const bytes = new Uint8Array(count);
+      for (let i = 0; i < count; i++) {
+        const value = flat[i];
+        bytes[i] =
+          value === true || value === 1 ? 1 : value === false || value === 0 ? 0 : refuse(i);
+      }
+      return bytes;
+    }
+    case 'int64':
+    case 'uint64': {
+      const words = dtype === 'int64' ? new BigInt64Array(count) : new BigUint64Array(count);
+      for (let i = 0; i < count; i++) {
+        const value = flat[i];
+        // JSON.parse has already rounded what is beyond 2^53: refusing is better than a wrong number.
+        if (!Number.isSafeInteger(value) || (dtype === 'uint64' && (value as number) < 0))
+          refuse(i);
+        words[i] = BigInt(value as number);
+      }
+      return words;
+    }
+    default: {
+      const numbers = viewOf(
+        dtype,
+        new ArrayBuffer(count * bytesPerElement(dtype)),
+      ) as Float32Array;
+      const range = limits[dtype];
+      for (let i = 0; i < count; i++) {
+        const value = flat[i];
+        if (typeof value !== 'number') return refuse(i);
+        if (range && !(Number.isInteger(value) && value >= range[0] && value <= range[1]))
+          refuse(i);
+        numbers[i] = value;
+      }
+      return numbers;
+    }
+  }
+}
+
+/** BYTES: each element a uint32 little-endian length and its bytes. */
+function stringsFromBinary(bytes: Uint8Array, count: number, where: string): string[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const strings: string[] = [];
+  let at = 0;
+  for (let i = 0; i < count; i++) {
+    if (at + 4 > bytes.length) {
+      throw new InvalidInputError(
+        `${where}: BYTES data ends in the length of element ${i} of ${count}`,
+      );
+    }
+    const length = view.getUint32(at, true);
+    at += 4;
+    if (at + length > bytes.length) {
+      throw new InvalidInputError(
+        `${where}: BYTES element ${i} says ${length} bytes, ${bytes.length - at} are left`,
+      );
+    }
+    strings.push(Buffer.from(bytes.buffer, bytes.byteOffset + at, length).toString('utf8'));
+    at += length;
+  }
+  if (at !== bytes.length) {
+    throw new InvalidInputError(
+      `${where}: ${bytes.length - at} bytes are left after ${count} BYTES elements`,
+    );
+  }
+  return strings;
+}
+
+function elementsFromBinary(
+  dtype: DType,
+  bytes: Uint8Array,
+  count: number,
+  where: string,
+): DataByDType[DType] {
+  if (dtype === 'string') return stringsFromBinary(bytes, count, where);
+  const size = bytesPerElement(dtype);
+  if (bytes.length !== count * size) {
+    throw new InvalidInputError(
+      `${where}: the shape needs ${count * size} bytes of ${datatypes[dtype]}, ${bytes.length} came`,
+    );
+  }
+  // In place where the address allows: the body's start is aligned, tensors behind it need not be.
+  if (bytes.byteOffset % size === 0) return viewOf(dtype, bytes.buffer, bytes.byteOffset, count);
+  return viewOf(dtype, Uint8Array.prototype.slice.call(bytes).buffer as ArrayBuffer);
+}
+
+function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutput[] | undefined {
+  const outputs = body['outputs'];
+  if (outputs === undefined) return undefined;
+  if (!Array.isArray(outputs)) throw new InvalidInputError('outputs must be an array');
+  if (outputs.length === 0) return undefined;
+  return outputs.map((output: unknown, i) => {
+    if (!isObject(output) || typeof output['name'] !== 'string') {
+      throw new InvalidInputError(`outputs[${i}]: a name is missing`);
+    }
+    const where = `output "${output['name']}"`;
+    const parameters = parametersOf(output, where);
+    if (parameters['shared_memory_region'] !== undefined) {
+      throw new InvalidInputError(`${where}: shared memory is not available on this server`);
+    }
+    if (parameters['classification'] !== undefined) {
+      throw new InvalidInputError(`${where}: classification is not available on this server`);
+    }
+    const binary = parameters['binary_data'];
+    return { name: output['name'], binary: typeof binary === 'boolean' ? binary : binaryByDefault };
+  });
+}
+
+/**
+ * Reads an infer request.
+ *
+ * @param json the JSON part, parsed
+ * @param binary the bytes behind it, in the order of the inputs that have `binary_data_size`
+ * @throws InvalidInputError naming the input and what was expected
+ */
+export function decodeInferRequest(json: unknown, binary: Uint8Array): InferRequest {
+  if (!isObject(json)) throw new InvalidInputError('the request must be a JSON object');
+  const listed = json['inputs'];
+  if (!Array.isArray(listed)) throw new InvalidInputError('inputs must be an array');
+  const id = json['id'];
+  if (id !== undefined && typeof id !== 'string')
+    throw new InvalidInputError('id must be a string');
+  const parameters = parametersOf(json, 'request');
+  const binaryByDefault = parameters['binary_data_output'] === true;
+
+  const inputs: Record<string, Tensor> = {};
+  let at = 0;
+  for (const [i, input] of listed.entries() as ArrayIterator<[number, unknown]>) {
+    if (!isObject(input) || typeof input['name'] !== 'string') {
+      throw new InvalidInputError(`inputs[${i}]: a name is missing`);
+    }
+    const name = input['name'];
+    const where = `input "${name}"`;
+    if (Object.hasOwn(inputs, name)) throw new InvalidInputError(`${where} is there twice`);
+    const dtype = dtypeOf(input, where);
+    const shape = shapeOf(input, where);
+    let count: number;
+    try {
+      count = countElements(shape);
+    } catch (cause) {
+      throw new InvalidInputError(`${where}: ${(cause as Error).message}`, { cause });
+    }
+    const own = parametersOf(input, where);
+    if (own['shared_memory_region'] !== undefined) {
+      throw new InvalidInputError(`${where}: shared memory is not available on this server`);
+    }
+    const size = own['binary_data_size'];
+    let data: DataByDType[DType];
+    if (size === undefined) {
+      data = elementsFromJson(dtype, input['data'], count, where);
+    } else {
+      if (!Number.isSafeInteger(size) || (size as number) < 0) {
+        throw new InvalidInputError(`${where}: binary_data_size must be a whole number of bytes`);
+      }
+      if (input['data'] !== undefined) {
+        throw new InvalidInputError(`${where}: data and binary_data_size exclude each other`);
+      }
+      const end = at + (size as number);
+      if (end > binary.length) {
+        throw new InvalidInputError(
+          `${where}: binary_data_size is ${String(size)}, ${binary.length - at} bytes are left in the body`,
+        );
+      }
+      data = elementsFromBinary(dtype, binary.subarray(at, end), count, where);
+      at = end;
+    }
+    inputs[name] = { dtype, shape, data };
+  }
+  if (at !== binary.length) {
+    throw new InvalidInputError(`${binary.length - at} bytes of the body belong to no input`);
+  }
+  const outputs = parseOutputs(json, binaryByDefault);
+  const priority = parameters['priority'];
+  const timeoutUs = parameters['timeout'];
+  return {
+    ...(id !== undefined && { id }),
+    inputs,
+    ...(outputs && { outputs }),
+    binaryByDefault,
+    // 0 is Triton's "default"; what is beyond our levels is the last of them.
+    ...(Number.isInteger(priority) &&
+      (priority as number) > 0 && { priority: Math.min(priority as number, 8) }),
+    ...(typeof timeoutUs === 'number' && timeoutUs > 0 && { timeoutMs: timeoutUs / 1000 }),
+  };
+}
+
+/**
+ * Reads a raw request (`Inference-Header-Content-Length: 0`): the body is the one input, of batch 1 and
+ * with at most one more variable dimension. Outputs are binary.
+ *
+ * @throws InvalidInputError when the model or the length does not allow it
+ */
+export function decodeRawRequest(inputs: readonly ValueMetadata[], body: Uint8Array): InferRequest {
+  const input = inputs[0];
+  if (inputs.length !== 1 || !input || input.kind !== 'tensor') {
+    throw new InvalidInputError(
+      `a raw request needs a model with one input tensor; it has ${inputs.length} inputs`,
+    );
+  }
+  const where = `input "${input.name}"`;
+  const shape = input.shape.map((dim, axis) => (typeof dim === 'string' && axis === 0 ? 1 : dim));
+  const open = shape.flatMap((dim, axis) => (typeof dim === 'string' ? [axis] : []));
+  if (open.length > 1) {
+    throw new InvalidInputError(
+      `${where}: a raw request allows one variable dimension, the model has ${open.length}`,
+    );
+  }
+  const size = bytesPerElement(input.dtype);
+  if (open.length === 1) {
+    const known = shape.reduce<number>((n, dim) => n * (typeof dim === 'number' ? dim : 1), 1);
+    const elements = size === 0 ? 1 : body.length / size;
+    if (known === 0 || !Number.isInteger(elements / known)) {
+      throw new InvalidInputError(
+        `${where}: ${body.length} bytes are no whole number of rows of ${known * size} bytes`,
+      );
+    }
+    shape[open[0]!] = size === 0 ? 1 : elements / known;
+  }
+  const numbers = shape as number[];
+  const data = elementsFromBinary(input.dtype, body, countElements(numbers), where);
+  return {
+    inputs: { [input.name]: { dtype: input.dtype, shape: numbers, data } },
+    binaryByDefault: true,
+  };
+}
+
+/** A response: JSON, and for binary outputs the bytes behind it. */
+export interface InferResponse {
+  json: string;
+  /** In the order of the outputs; empty when all are in the JSON. */
+  binary: Uint8Array[];
+}
+
+function bytesOfStrings(strings: readonly string[]): Uint8Array {
+  const parts = strings.flatMap((text) => {
+    const bytes = Buffer.from(text, 'utf8');
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(bytes.length);
+    return [length, bytes];
+  });
+  return Buffer.concat(parts);
+}
+
+/** Numbers as JSON has them. */
+function jsonElements(name: string, tensor: Tensor): unknown {
+  switch (tensor.dtype) {
+    case 'float16':
+    case 'bfloat16':
+      throw new InvalidInputError(
+        `output "${name}": ${datatypes[tensor.dtype]} has no JSON form; ask for it with binary_data`,
+      );
+    case 'bool':
+      return Array.from(tensor.data as Uint8Array, (byte) => byte !== 0);
+    case 'int64':
+    case 'uint64':
+      // Exact up to 2^53; past it, the nearest double, as JSON readers would make of the digits.
+      return Array.from(tensor.data as BigInt64Array, Number);
+    case 'string':
+      return tensor.data;
+    default:
+      return Array.from(tensor.data as Float32Array, (value) => {
+        if (Number.isFinite(value)) return value;
+        throw new InvalidInputError(
+          `output "${name}" holds ${value}, which JSON cannot say; ask for it with binary_data`,
+        );
+      });
+  }
+}
+
+/**
+ * Writes an infer response.
+ *
+ * @throws InvalidInputError for an output that the protocol or JSON cannot carry
+ */
+export function encodeInferResponse(
+  model: { name: string; version: string },
+  request: InferRequest,
+  values: Readonly<Record<string, Value>>,
+): InferResponse {
+  const wanted =
+    request.outputs ??
+    Object.keys(values).map((name) => ({ name, binary: request.binaryByDefault }));
+  const binary: Uint8Array[] = [];
+  const outputs = wanted.map(({ name, binary: asBinary }) => {
+    const value = values[name];
+    if (!value || Array.isArray(value) || value instanceof Map) {
+      throw new InvalidInputError(
+        `output "${name}" is no tensor; the protocol carries tensors only`,
+      );
+    }
+    const head = { name, shape: value.shape, datatype: datatypes[value.dtype] };
+    if (!asBinary) return { ...head, data: jsonElements(name, value) };
+    const data = value.data;
+    const bytes = Array.isArray(data)
+      ? bytesOfStrings(data)
+      : new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    binary.push(bytes);
+    return { ...head, parameters: { binary_data_size: bytes.length } };
+  });
+  const json = JSON.stringify({
+    model_name: model.name,
+    model_version: model.version,
+    ...(request.id !== undefined && { id: request.id }),
+    outputs,
+  });
+  return { json, binary };
+}
+
+/** A model's metadata as `GET /v2/models/{m}` has it: -1 for dynamic dimensions. */
+export function modelMetadata(
+  name: string,
+  versions: readonly string[],
+  inputs: readonly ValueMetadata[],
+  outputs: readonly ValueMetadata[],
+): object {
+  const describe = (value: ValueMetadata): object => ({
+    name: value.name,
+    datatype: datatypes[value.dtype] ?? value.dtype,
+    shape: value.shape.map((dim) => (typeof dim === 'number' ? dim : -1)),
+  });
+  return {
+    name,
+    versions,
+    platform: 'onnxruntime_onnx',
+    inputs: inputs.map(describe),
+    outputs: outputs.map(describe),
+  };
+}
