@@ -10,7 +10,14 @@ export const FLOAT = 1;
 export const INT64 = 7;
 export const STRING = 8;
 
-type Attribute = number | number[] | string | { float: number } | { tensor: TensorFields };
+type Attribute =
+  | number
+  | number[]
+  | string
+  | { float: number }
+  | { strings: string[] }
+  | { type: Type }
+  | { graph: Graph };
 
 export interface TensorFields {
   name?: string;
@@ -62,34 +69,40 @@ function attributeProto(name: string, value: Attribute): object {
   if (typeof value === 'string') return { name, s: Buffer.from(value), type: 3 };
   if (Array.isArray(value)) return { name, ints: value, type: 7 };
   if ('float' in value) return { name, f: value.float, type: 1 };
-  return { name, t: value.tensor, type: 4 };
+  if ('strings' in value) return { name, strings: value.strings.map((s) => Buffer.from(s)), type: 8 };
+  if ('type' in value) return { name, tp: typeProto(value.type), type: 13 };
+  return { name, g: graphProto(value.graph), type: 5 };
+}
+
+function graphProto(graph: Graph): object {
+  const values = (record: Record<string, Type>): object[] =>
+    Object.entries(record).map(([name, type]) => ({ name, type: typeProto(type) }));
+  return {
+    name: graph.name,
+    input: values(graph.inputs),
+    output: values(graph.outputs),
+    initializer: graph.initializers ?? [],
+    node: graph.nodes.map((node) => ({
+      opType: node.op,
+      input: node.inputs,
+      output: node.outputs,
+      domain: node.domain ?? '',
+      attribute: Object.entries(node.attributes ?? {}).map(([n, v]) => attributeProto(n, v)),
+    })),
+  };
 }
 
 /** The bytes of a model file. */
 export function encodeModel(graph: Graph): Uint8Array {
-  const values = (record: Record<string, Type>) =>
-    Object.entries(record).map(([name, type]) => ({ name, type: typeProto(type) }));
   return ModelProto.encode(
-    ModelProto.create({
+    ModelProto.fromObject({
       irVersion: 8,
       producerName: 'tercel',
       opsetImport: [
         { domain: '', version: graph.opset ?? 17 },
         ...Object.entries(graph.domains ?? {}).map(([domain, version]) => ({ domain, version })),
       ],
-      graph: {
-        name: graph.name,
-        input: values(graph.inputs),
-        output: values(graph.outputs),
-        initializer: graph.initializers ?? [],
-        node: graph.nodes.map((node) => ({
-          opType: node.op,
-          input: node.inputs,
-          output: node.outputs,
-          domain: node.domain ?? '',
-          attribute: Object.entries(node.attributes ?? {}).map(([n, v]) => attributeProto(n, v)),
-        })),
-      },
+      graph: graphProto(graph),
     }),
   ).finish();
 }

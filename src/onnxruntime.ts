@@ -44,7 +44,7 @@ function modelOptions(options: SessionOptions, providers: readonly unknown[]): M
     memoryPattern: options.enableMemPattern ?? true,
     // These are browsers' providers; on a server the CPU does their work.
     providers: providers.filter((p) => !['wasm', 'webgl'].includes(nameOf(p))).map(providerSpec),
-    logLevel: logLevels[options.logSeverityLevel ?? 3] ?? 'error',
+    logLevel: logLevels[options.logSeverityLevel ?? 4] ?? 'fatal',
   };
   if (options.freeDimensionOverrides) mapped.freeDimensions = { ...options.freeDimensionOverrides };
   if (options.optimizedModelFilePath) mapped.optimizedModelPath = options.optimizedModelFilePath;

@@ -67,7 +67,7 @@ export interface ModelOptions {
   optimizedModelPath?: string;
   /** Write ONNX Runtime's profile to files with this prefix. */
   profilePrefix?: string;
-  /** ONNX Runtime's messages on stderr. Default 'error'. */
+  /** ONNX Runtime's own messages on stderr. Default 'fatal': errors arrive as exceptions. */
   logLevel?: LogLevel;
   /** Cancels the load. */
   signal?: AbortSignal;
@@ -135,6 +135,6 @@ export interface RuntimeOptions {
     /** Keep the arena resident (mlock; needs `ulimit -l`). Default false. */
     lock?: boolean;
   };
-  /** ONNX Runtime's messages on stderr. Default 'error'. */
+  /** ONNX Runtime's own messages on stderr. Default 'fatal': errors arrive as exceptions. */
   logLevel?: LogLevel;
 }

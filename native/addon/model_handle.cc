@@ -197,6 +197,7 @@ napi_value ModelHandle::RunHere() {
       request_.outputs[i].predicted = false;
     }
     if (again) {
+      model->DistrustPlans();
       ort.ReleaseStatus(failed);
       failed = CallRun();
     }
@@ -280,7 +281,7 @@ bool ModelHandle::PredictShape(Request::Output* output) const {
   const ShapePlan& plan = model_->output_plans()[output->index];
   const DType dtype = model_->outputs()[output->index].type.dtype;
   Argument& argument = output->argument;
-  if (!plan.known() || DTypeBytes(dtype) == 0) return false;
+  if (!plan.known() || !model_->trusts_plans() || DTypeBytes(dtype) == 0) return false;
   auto dims_of = [this](uint32_t index) -> const int64_t* {
     for (const Argument& input : request_.inputs) {
       if (input.index == index) return input.dims;

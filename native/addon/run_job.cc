@@ -59,6 +59,7 @@ napi_value RunJob::Finish(napi_env env, napi_value targets) {
     RunJob* job;
     ~AtEnd() { job->End(); }
   } at_end{this};
+  if (predictions_dropped) model_->DistrustPlans();
   if (!status.ok()) return addon->Throw(status);
   if (results.empty()) return Undefined(env);
   MetaWriter writer(addon->meta());

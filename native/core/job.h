@@ -73,6 +73,7 @@ class Job : public Completion {
   // lane runs the job again and lets ORT allocate them.
   InlineVector<uint8_t, 4> predicted;  // as flags
   // Written before the sink gets the job.
+  bool predictions_dropped = false;
   Status status;
   int64_t submitted_ns = 0;
   int64_t started_ns = 0;

@@ -86,6 +86,9 @@ class Model : public std::enable_shared_from_this<Model> {
   const std::vector<ValueInfo>& outputs() const { return outputs_; }
   // In the order of the outputs.
   const std::vector<ShapePlan>& output_plans() const { return output_plans_; }
+  // Whether no run has shown a declared shape to be wrong.
+  bool trusts_plans() const { return trusts_plans_.load(std::memory_order_relaxed); }
+  void DistrustPlans() { trusts_plans_.store(false, std::memory_order_relaxed); }
   const std::string& source_name() const { return source_name_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
 
@@ -119,6 +122,7 @@ class Model : public std::enable_shared_from_this<Model> {
   std::string description_;
   int64_t version_ = 0;
   StringPairs custom_metadata_;
+  std::atomic<bool> trusts_plans_{true};
   std::atomic<uint64_t> sync_runs_{0};
 };
 

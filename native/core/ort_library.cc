@@ -1,8 +1,13 @@
 #include "ort_library.h"
 
 #include <dlfcn.h>
+#if defined(__linux__)
+#include <elf.h>
+#endif
 
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <mutex>
 
 namespace tercel {
@@ -24,6 +29,33 @@ Status Refuse(const std::string& path, const std::string& why) {
   return Status::Model("cannot use ONNX Runtime library \"" + path + "\": " + why);
 }
 
+// dlopen maps what the headers name without looking at the file's length: a file that was cut short
+// kills the process at the first access behind its end. True when all of it is there, or when it is no
+// ELF file of this word size (dlopen then says what it is).
+bool IsWhole(const std::string& path) {
+#if defined(__linux__) && defined(__LP64__)
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return true;
+  const auto size = static_cast<uint64_t>(file.tellg());
+  Elf64_Ehdr header;
+  file.seekg(0);
+  if (!file.read(reinterpret_cast<char*>(&header), sizeof header)) return true;
+  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return true;
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(Elf64_Phdr)) return true;
+  for (int i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment;
+    file.seekg(static_cast<std::streamoff>(header.e_phoff + uint64_t(i) * sizeof segment));
+    if (!file.read(reinterpret_cast<char*>(&segment), sizeof segment)) return false;
+    if (segment.p_type == PT_LOAD &&
+        (segment.p_offset > size || segment.p_filesz > size - segment.p_offset)) {
+      return false;
+    }
+  }
+#endif
+  (void)path;
+  return true;
+}
+
 }  // namespace
 
 Status OpenOrtLibrary(const std::string& path) {
@@ -32,6 +64,7 @@ Status OpenOrtLibrary(const std::string& path) {
     if (path == open_path) return {};
     return Refuse(path, "this process already runs on \"" + open_path + "\"");
   }
+  if (!IsWhole(path)) return Refuse(path, "the file is cut short");
   // Read by the library when its environment is created; see README, "Privacy".
   setenv("ORT_DISABLE_TELEMETRY", "1", 1);
 

@@ -284,6 +284,7 @@ bool DropPredictions(Job* job) {
     job->predicted[i] = false;
     dropped = true;
   }
+  job->predictions_dropped = dropped;
   return dropped;
 }
 

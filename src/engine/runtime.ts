@@ -20,7 +20,7 @@ const logLevels: readonly LogLevel[] = ['verbose', 'info', 'warning', 'error', '
 
 /** ONNX Runtime's number for a level. */
 export function logLevelCode(level: LogLevel | undefined): number {
-  const code = logLevels.indexOf(level ?? 'error');
+  const code = logLevels.indexOf(level ?? 'fatal');
   if (code < 0) {
     throw new InvalidInputError(
       `logLevel: expected ${logLevels.map((l) => `'${l}'`).join(', ')}, got ${JSON.stringify(level)}`,

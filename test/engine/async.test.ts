@@ -1,0 +1,255 @@
+// run(): queue, deadline, abort, close, and what it may never do: block, starve, copy too much.
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import {
+  allocate,
+  ClosedError,
+  InvalidInputError,
+  loadModel,
+  OverloadError,
+  RunError,
+  stats,
+  TimeoutError,
+  type Model,
+  type Tensor,
+} from 'tercel';
+import { describe, expect, it } from 'vitest';
+import { gather, identity, slow } from '../support/models.js';
+
+const x: Tensor = { dtype: 'float32', shape: [64, 64], data: new Float32Array(4096).fill(0.01) };
+
+/** Inputs for a run of about `ms` milliseconds; it ends early only when it is terminated. */
+const lasting = (ms: number): Record<string, Tensor> => ({
+  x,
+  rounds: { dtype: 'int64', shape: [], data: new BigInt64Array([BigInt(ms * 130)]) },
+});
+const forever = lasting(60_000);
+
+const loadSlow = (options = {}): Promise<Model> => loadModel(slow(), { lanes: 1, ...options });
+
+async function until(condition: () => boolean): Promise<void> {
+  for (const end = Date.now() + 10_000; !condition(); ) {
+    if (Date.now() > end) throw new Error('it did not happen within 10 s');
+    await sleep(1);
+  }
+}
+
+describe('the queue', () => {
+  it('refuses what does not fit, and goes on', async () => {
+    await using model = await loadSlow({ maxQueue: 2 });
+    const stop = new AbortController();
+    const first = model.run(forever, { signal: stop.signal }).catch((e: unknown) => e);
+    await until(() => model.stats().running === 1);
+    const waiting = [model.run(lasting(1)), model.run(lasting(1))];
+    await expect(model.run(lasting(1))).rejects.toThrow(OverloadError);
+    await expect(model.run(lasting(1))).rejects.toThrow('the queue is full: 2 requests are waiting');
+    stop.abort();
+    await first;
+    await Promise.all(waiting);
+    expect(model.stats()).toMatchObject({ refused: 2, queued: 0, running: 0 });
+  });
+
+  it('takes the higher priority first, and equal ones in order', async () => {
+    await using model = await loadSlow();
+    const stop = new AbortController();
+    const first = model.run(forever, { signal: stop.signal }).catch(() => {});
+    await until(() => model.stats().running === 1);
+    const order: string[] = [];
+    const runs = (
+      [
+        ['normal 1', undefined],
+        ['last', 8],
+        ['first', 1],
+        ['normal 2', 4],
+      ] as const
+    ).map(([name, priority]) =>
+      model.run(lasting(1), priority ? { priority } : {}).then(() => order.push(name)),
+    );
+    stop.abort();
+    await Promise.all([first, ...runs]);
+    expect(order).toEqual(['first', 'normal 1', 'normal 2', 'last']);
+    await expect(model.run(lasting(1), { priority: 0 })).rejects.toThrow('priority: expected 1 to 8');
+  });
+
+  it('works lanes side by side', async () => {
+    await using model = await loadSlow({ lanes: 3 });
+    const runs = [1, 2, 3].map(() => model.run(lasting(300)));
+    await until(() => model.stats().running === 3);
+    await Promise.all(runs);
+    expect(model.stats().lanes).toBe(3);
+  });
+});
+
+describe('a deadline', () => {
+  it('reaches the queue and the run', async () => {
+    await using model = await loadSlow();
+    const start = Date.now();
+    const running = model.run(forever, { timeoutMs: 300 });
+    const queued = model.run(forever, { timeoutMs: 50 });
+    await expect(queued).rejects.toThrow(TimeoutError);
+    expect(Date.now() - start).toBeLessThan(290);
+    await expect(running).rejects.toThrow(TimeoutError);
+    expect(Date.now() - start).toBeLessThan(5000);
+    await model.run(lasting(1), { timeoutMs: 10_000 });
+    expect(model.stats().expired).toBe(2);
+    await expect(model.run(lasting(1), { timeoutMs: -1 })).rejects.toThrow('timeoutMs: expected more');
+  });
+});
+
+describe('an AbortSignal', () => {
+  it('works before, while queued, during the run, and after', async () => {
+    await using model = await loadSlow();
+    const before = AbortSignal.abort(new Error('too late'));
+    await expect(model.run(lasting(1), { signal: before })).rejects.toThrow('too late');
+    expect(model.stats().queued + model.stats().running).toBe(0);
+
+    const during = new AbortController();
+    const queued = new AbortController();
+    const first = model.run(forever, { signal: during.signal });
+    await until(() => model.stats().running === 1);
+    const second = model.run(forever, { signal: queued.signal });
+    queued.abort(new Error('never mind'));
+    queued.abort();
+    await expect(second).rejects.toThrow('never mind');
+    expect(model.stats().queued).toBe(0);
+    during.abort();
+    await expect(first).rejects.toMatchObject({ name: 'AbortError' });
+    await until(() => model.stats().running === 0);
+
+    const after = new AbortController();
+    await model.run(lasting(1), { signal: after.signal });
+    after.abort();
+    await model.run(lasting(1));
+    expect(model.stats().cancelled).toBe(2);
+  });
+});
+
+describe('closing', () => {
+  it('rejects what is queued and running, once', async () => {
+    const model = await loadSlow();
+    const runs = Promise.allSettled([model.run(forever), model.run(forever), model.run(forever)]);
+    await until(() => model.stats().running === 1);
+    const closing = model.close();
+    expect(model.close()).toBe(closing);
+    for (const run of await runs) {
+      expect((run as PromiseRejectedResult).reason).toBeInstanceOf(ClosedError);
+    }
+    await closing;
+    await expect(model.run(lasting(1))).rejects.toThrow(ClosedError);
+    expect(() => model.runSync(lasting(1))).toThrow(ClosedError);
+    expect(() => model.bind()).toThrow(ClosedError);
+    expect(() => model.stats()).toThrow(ClosedError);
+  });
+
+  it('closes bindings, in use or not', async () => {
+    const model = await loadSlow();
+    const idle = model.bind();
+    const busy = model.bind();
+    (busy.inputs['rounds']!.data as BigInt64Array)[0] = 1_000_000_000n;
+    const run = busy.run();
+    await until(() => model.stats().running === 1);
+    expect(() => busy.runSync()).toThrow('the binding is running');
+    await expect(busy.run()).rejects.toThrow(InvalidInputError);
+    await Promise.all([model.close(), expect(run).rejects.toThrow(ClosedError)]);
+    expect(() => idle.runSync()).toThrow(ClosedError);
+    idle.close();
+    // Its memory is still there for whoever holds it.
+    expect((idle.inputs['x']!.data as Float32Array).length).toBe(4096);
+  });
+
+  it('of one handle leaves the others', async () => {
+    const bytes = identity(1);
+    const a = await loadModel(bytes);
+    const b = await loadModel(bytes);
+    await a.close();
+    expect(b.runSync({ x: { dtype: 'float32', shape: [1], data: new Float32Array([4]) } })['y']!.data[0]).toBe(4);
+    await b.close();
+  });
+});
+
+it('gives a failing graph as RunError, and runs on', async () => {
+  await using model = await loadModel(gather(), { inline: 'never' });
+  const inputs = (at: bigint): Record<string, Tensor> => ({
+    x: { dtype: 'float32', shape: [2], data: new Float32Array([1, 2]) },
+    at: { dtype: 'int64', shape: [1], data: new BigInt64Array([at]) },
+  });
+  for (let i = 0; i < 3; i++) {
+    await expect(model.run(inputs(5n))).rejects.toThrow(RunError);
+    await expect(model.run(inputs(5n))).rejects.toThrow(/indices element out of data bounds/);
+    expect(() => model.runSync(inputs(5n))).toThrow(RunError);
+    expect((await model.run(inputs(1n)))['y']!.data[0]).toBe(2);
+  }
+  expect(model.stats().failed).toBe(6);
+});
+
+it('does not see what JS does to its buffers meanwhile', async () => {
+  await using model = await loadModel(identity(1), { inline: 'never' });
+  const data = new Float32Array(1000).fill(1);
+  const result = model.run({ x: { dtype: 'float32', shape: [1000], data } });
+  data.fill(2);
+  const moved = structuredClone(data, { transfer: [data.buffer] });
+  expect(data.length).toBe(0);
+  expect(moved[0]).toBe(2);
+  expect(new Set((await result)['y']!.data as Float32Array)).toEqual(new Set([1]));
+  await expect(model.run({ x: { dtype: 'float32', shape: [1000], data } })).rejects.toThrow(
+    'shape [1000] holds 1000 elements, data has 0 (is its buffer detached?)',
+  );
+});
+
+it('copies what it says: nothing in and nothing out where it can', async () => {
+  await using model = await loadModel(identity(1), { inline: 'never' });
+  const bytes = 4000;
+  const copied = async (run: () => unknown): Promise<[number, number]> => {
+    const before = stats().copies;
+    await run();
+    const after = stats().copies;
+    return [after.bytesIn - before.bytesIn, after.bytesOut - before.bytesOut];
+  };
+  const plain: Tensor = { dtype: 'float32', shape: [1000], data: new Float32Array(1000) };
+  const shared: Tensor = { ...plain, data: new Float32Array(new SharedArrayBuffer(bytes)) };
+  const leased = allocate('float32', [1000]);
+  const part: Tensor = { ...leased, shape: [500], data: leased.data.subarray(500) };
+  expect(await copied(() => model.run({ x: plain }))).toEqual([bytes, bytes]);
+  expect(await copied(() => model.run({ x: shared }))).toEqual([0, bytes]);
+  expect(await copied(() => model.run({ x: leased }))).toEqual([0, bytes]);
+  expect(await copied(() => model.run({ x: part }))).toEqual([0, bytes / 2]);
+  const out = allocate('float32', [1000]);
+  expect(await copied(() => model.run({ x: leased }, { outputs: { y: out } }))).toEqual([0, 0]);
+  expect(await copied(() => model.run({ x: shared }, { outputs: { y: shared } }))).toEqual([0, 0]);
+  expect(await copied(() => model.runSync({ x: plain }))).toEqual([0, 0]);
+  expect(await copied(() => model.runSync({ x: plain }, { outputs: { y: out } }))).toEqual([0, 0]);
+  const binding = model.bind({ x: [1000] });
+  expect(await copied(() => binding.runSync())).toEqual([0, 0]);
+  expect(await copied(() => binding.run())).toEqual([0, 0]);
+});
+
+it('never starves the event loop, even when every run is inline', async () => {
+  await using model = await loadModel(identity(1), { inline: 'always' });
+  const input = { x: { dtype: 'float32', shape: [4], data: new Float32Array(4) } } as const;
+  for (let i = 0; i < 100; i++) model.runSync(input);
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
+  for (const end = performance.now() + 200; performance.now() < end; ) await model.run(input);
+  clearInterval(timer);
+  expect(turns).toBeGreaterThan(20);
+});
+
+it('returns at once while the run goes on', async () => {
+  await using model = await loadSlow();
+  const stop = new AbortController();
+  const start = performance.now();
+  const run = model.run(forever, { signal: stop.signal });
+  expect(performance.now() - start).toBeLessThan(50);
+  for (let i = 0; i < 10; i++) await turn();
+  stop.abort();
+  await expect(run).rejects.toThrow();
+});
+
+it('gives back every lease', async () => {
+  const before = stats().leases;
+  const model = await loadModel(identity(1), { inline: 'never' });
+  const input = { x: { dtype: 'float32', shape: [4], data: new Float32Array(4) } } as const;
+  await Promise.all(Array.from({ length: 500 }, () => model.run(input)));
+  expect(stats().leases).toBe(before);
+  await model.close();
+  expect(stats().models).toEqual([]);
+});
