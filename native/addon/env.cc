@@ -99,6 +99,7 @@ void AddonEnv::CleanUp() {
     }
   }
   mailbox_->CloseAndDrain();
+  current_.reset();  // JS may have been ended between next() and finish()
   slots_.clear();
   for (ModelHandle* handle : std::set<ModelHandle*>(handles_)) handle->Abandon();
   napi_release_threadsafe_function(wake_, napi_tsfn_abort);

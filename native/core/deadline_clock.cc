@@ -43,8 +43,7 @@ void DeadlineClock::Loop() {
       continue;
     }
     jobs_.erase(jobs_.begin());
-    // The entry held the job: keep it while Cancel hands it on.
-    Ref<Job> keep(job);
+    // Alive: it cannot complete before its Remove, which waits for the mutex.
     job->scheduler_->Expire(job);
   }
 }

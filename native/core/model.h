@@ -41,7 +41,7 @@ struct ModelOptions {
   std::string optimized_path;
   std::string profile_prefix;
   std::vector<std::string> custom_op_libraries;
-  int log_level = 3;
+  int log_level = 4;
   SchedulerOptions scheduler;
 };
 

@@ -38,6 +38,9 @@ class Ref {
   Ref(Ref&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
   template <typename U>
   Ref(const Ref<U>& other) : Ref(static_cast<T*>(other.get())) {}  // NOLINT: upcast
+  // Moving must move here too: whoever hands a reference on may not be the last to hold it.
+  template <typename U>
+  Ref(Ref<U>&& other) noexcept : object_(other.Release()) {}  // NOLINT: upcast
   Ref& operator=(Ref other) noexcept {
     std::swap(object_, other.object_);
     return *this;

@@ -23,7 +23,7 @@ class Model;
 struct RuntimeOptions {
   std::string library;  // path of libonnxruntime
   ArenaOptions arena;
-  int log_level = 3;  // ORT's: 0 verbose to 4 fatal
+  int log_level = 4;  // ORT's: 0 verbose to 4 fatal
 };
 
 // Bytes of tensors that Tercel copied, by reason.

@@ -1,0 +1,207 @@
+#include "scheduler.h"
+
+#include <thread>
+
+#include "binding.h"
+#include "check.h"
+#include "clock.h"
+#include "fixture.h"
+
+using namespace tercel;
+using namespace tercel::test;
+
+namespace {
+
+ModelOptions Lanes(int lanes, size_t max_queue = 1024) {
+  ModelOptions options;
+  options.scheduler.lanes = lanes;
+  options.scheduler.max_queue = max_queue;
+  return options;
+}
+
+}  // namespace
+
+TEST(JobsRunAndComplete) {
+  auto model = LoadModel(tiny_model, Lanes(2));
+  Ref<Inbox> inbox(new Inbox);
+  for (int i = 0; i < 500; ++i) {
+    CHECK_OK(model->scheduler().Submit(TinyJob(model.get(), inbox, static_cast<float>(i))));
+  }
+  for (const Ref<Job>& job : inbox->Wait(500)) {
+    CHECK_OK(job->status);
+    CHECK(job->outputs[0] != nullptr);
+    CHECK(job->submitted_ns <= job->started_ns && job->started_ns <= job->finished_ns);
+  }
+  const SchedulerStats stats = model->scheduler().Stats();
+  CHECK_EQ(stats.completed, uint64_t{500});
+  CHECK_EQ(stats.queued + stats.running, uint64_t{0});
+}
+
+TEST(JobsComeFromManyThreads) {
+  auto model = LoadModel(tiny_model, Lanes(2, 100000));
+  Ref<Inbox> inbox(new Inbox);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 500; ++i) {
+        Ref<Job> job = TinyJob(model.get(), inbox, 1);
+        if (i % 3 == 0) job->deadline_ns = NowNs() + 10'000'000'000;
+        const Ref<Job> mine = job;
+        CHECK_OK(model->scheduler().Submit(std::move(job)));
+        if (i % 7 == 0) (void)model->scheduler().Cancel(mine.get(), Status::Aborted("changed my mind"));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  inbox->Wait(2000);
+  const SchedulerStats stats = model->scheduler().Stats();
+  CHECK_EQ(stats.submitted, uint64_t{2000});
+  CHECK_EQ(stats.failed, uint64_t{0});
+}
+
+TEST(QueueIsBounded) {
+  auto model = LoadModel(slow_model, Lanes(1, 2));
+  Ref<Inbox> inbox(new Inbox);
+  Ref<Job> first = SlowJob(model.get(), inbox, kForever);
+  CHECK_OK(model->scheduler().Submit(first));
+  WaitUntilRunning(model.get(), 1);
+  CHECK_OK(model->scheduler().Submit(SlowJob(model.get(), inbox, 1)));
+  CHECK_OK(model->scheduler().Submit(SlowJob(model.get(), inbox, 1)));
+  const Status full = model->scheduler().Submit(SlowJob(model.get(), inbox, 1));
+  CHECK(full.code() == Code::kOverload);
+  CHECK(model->scheduler().Cancel(first.get(), Status::Aborted("enough")));
+  inbox->Wait(3);
+  CHECK(first->status.code() == Code::kAborted);
+  CHECK(!model->scheduler().Cancel(first.get(), Status::Aborted("again")));
+}
+
+TEST(DeadlinesReachQueueAndRun) {
+  auto model = LoadModel(slow_model, Lanes(1));
+  Ref<Inbox> inbox(new Inbox);
+  Ref<Job> running = SlowJob(model.get(), inbox, kForever);
+  running->deadline_ns = NowNs() + 150'000'000;
+  Ref<Job> queued = SlowJob(model.get(), inbox, kForever);
+  queued->deadline_ns = NowNs() + 30'000'000;
+  CHECK_OK(model->scheduler().Submit(running));
+  WaitUntilRunning(model.get(), 1);
+  CHECK_OK(model->scheduler().Submit(queued));
+  const auto done = inbox->Wait(2);
+  CHECK(done[0].get() == queued.get());
+  CHECK(queued->status.code() == Code::kTimeout);
+  CHECK_EQ(queued->started_ns, int64_t{0});
+  CHECK(running->status.code() == Code::kTimeout);
+  Ref<Job> dead = SlowJob(model.get(), inbox, 1);
+  dead->deadline_ns = NowNs() - 1;
+  CHECK(model->scheduler().Submit(dead).code() == Code::kTimeout);
+  CHECK_EQ(inbox->count(), size_t{2});
+  CHECK_EQ(model->scheduler().Stats().expired, uint64_t{2});
+}
+
+TEST(PrioritiesGoFirst) {
+  auto model = LoadModel(slow_model, Lanes(1));
+  Ref<Inbox> inbox(new Inbox);
+  Ref<Job> first = SlowJob(model.get(), inbox, kForever);
+  CHECK_OK(model->scheduler().Submit(first));
+  WaitUntilRunning(model.get(), 1);
+  std::vector<Ref<Job>> jobs;
+  for (const int priority : {4, 8, 1, 4}) {
+    jobs.push_back(SlowJob(model.get(), inbox, 1));
+    jobs.back()->priority = priority;
+    CHECK_OK(model->scheduler().Submit(jobs.back()));
+  }
+  CHECK(model->scheduler().Cancel(first.get(), Status::Aborted("go")));
+  const auto done = inbox->Wait(5);
+  CHECK(done[1].get() == jobs[2].get());
+  CHECK(done[2].get() == jobs[0].get());
+  CHECK(done[3].get() == jobs[3].get());
+  CHECK(done[4].get() == jobs[1].get());
+}
+
+TEST(ClosingEndsWhatIsQueuedAndRunning) {
+  for (int round = 0; round < 20; ++round) {
+    auto model = LoadModel(slow_model, Lanes(2));
+    Ref<Inbox> inbox(new Inbox);
+    for (int i = 0; i < 6; ++i) {
+      CHECK_OK(model->scheduler().Submit(SlowJob(model.get(), inbox, kForever)));
+    }
+    if (round % 2) WaitUntilRunning(model.get(), 2);
+    model.reset();
+    CHECK_EQ(inbox->Wait(6).size(), size_t{6});
+  }
+}
+
+TEST(CancelAndCompletionRace) {
+  auto model = LoadModel(tiny_model, Lanes(1));
+  Ref<Inbox> inbox(new Inbox);
+  size_t submitted = 0;
+  for (int i = 0; i < 2000; ++i) {
+    Ref<Job> job = TinyJob(model.get(), inbox, 1);
+    job->deadline_ns = NowNs() + 1000 + (i % 50) * 1000;
+    const Status status = model->scheduler().Submit(job);
+    if (status.code() == Code::kTimeout) continue;
+    CHECK_OK(status);
+    ++submitted;
+    (void)model->scheduler().Cancel(job.get(), Status::Aborted("raced"));
+  }
+  inbox->Wait(submitted);
+  CHECK_EQ(inbox->count(), submitted);
+}
+
+TEST(LoadsAreShared) {
+  Runtime* runtime = TheRuntime();
+  std::atomic<int> loads{0};
+  std::vector<std::thread> threads;
+  std::vector<std::shared_ptr<Model>> models(4);
+  for (auto& model : models) {
+    threads.emplace_back([&] {
+      CHECK_OK(runtime->Share(
+          "shared",
+          [&](std::shared_ptr<Model>* out) {
+            ++loads;
+            *out = LoadModel(tiny_model);
+            return Status();
+          },
+          &model));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQ(loads.load(), 1);
+  for (auto& model : models) CHECK(model == models[0]);
+  models.clear();
+  const Status failed = runtime->Share(
+      "shared", [](std::shared_ptr<Model>*) { return Status::Model("no"); }, &models.emplace_back());
+  CHECK(failed.code() == Code::kModel);
+}
+
+TEST(BindingsRun) {
+  auto model = LoadModel(tiny_model);
+  Ref<Binding> binding;
+  CHECK_OK(Binding::Create(model, {Dims{2, 4}}, {std::nullopt}, &binding));
+  auto* x = reinterpret_cast<float*>(binding->inputs()[0].lease->data());
+  auto* y = reinterpret_cast<float*>(binding->outputs()[0].lease->data());
+  for (int i = 0; i < 8; ++i) x[i] = 0;
+  CHECK_OK(binding->RunSync());
+  const float weight = y[0];
+  x[4] = 2;
+  CHECK_OK(binding->RunSync());
+  CHECK_EQ(y[4], weight + 2);
+  Ref<Binding> wrong;
+  CHECK(Binding::Create(model, {Dims{2, 5}}, {std::nullopt}, &wrong).code() == Code::kInvalidInput);
+  CHECK(Binding::Create(model, {std::nullopt}, {std::nullopt}, &wrong).code() == Code::kInvalidInput);
+}
+
+TEST(NothingIsLeftBehind) {
+  const uint64_t leases = Lease::Live();
+  const uint64_t bytes = TheRuntime()->arena()->Stats().leased_bytes;
+  {
+    auto model = LoadModel(tiny_model, Lanes(2));
+    Ref<Inbox> inbox(new Inbox);
+    for (int i = 0; i < 50; ++i) {
+      CHECK_OK(model->scheduler().Submit(TinyJob(model.get(), inbox, 1)));
+    }
+    inbox->Wait(50);
+  }
+  CHECK_EQ(Lease::Live(), leases);
+  CHECK_EQ(TheRuntime()->arena()->Stats().leased_bytes, bytes);
+  TheRuntime()->ReturnMemory();
+}
