@@ -32,7 +32,7 @@ export class Floor {
       ...Object.entries(options.dimensions ?? {}).map(([name, value]) => `${name}=${value}`),
     ];
     const [command, ...rest] = options.cpu ? ['taskset', '-c', options.cpu, program] : [program];
-    const floor = new Floor(spawn(command!, [...rest, ...args]));
+    const floor = new Floor(spawn(command, [...rest, ...args]));
     const ready = await floor.#lines.next();
     if (ready.value !== 'ready') throw new Error('the floor did not start');
     return floor;

@@ -69,7 +69,8 @@ function attributeProto(name: string, value: Attribute): object {
   if (typeof value === 'string') return { name, s: Buffer.from(value), type: 3 };
   if (Array.isArray(value)) return { name, ints: value, type: 7 };
   if ('float' in value) return { name, f: value.float, type: 1 };
-  if ('strings' in value) return { name, strings: value.strings.map((s) => Buffer.from(s)), type: 8 };
+  if ('strings' in value)
+    return { name, strings: value.strings.map((s) => Buffer.from(s)), type: 8 };
   if ('type' in value) return { name, tp: typeProto(value.type), type: 13 };
   return { name, g: graphProto(value.graph), type: 5 };
 }

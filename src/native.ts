@@ -29,7 +29,7 @@ export interface NativeSlot {
 export interface NativeBinding {
   inputs: NativeSlot[];
   outputs: NativeSlot[];
-  runSync(): void;
+  runSync: () => void;
   /** True when submitted to a lane; undefined when done already. */
   run(): true | undefined;
   setStrings(input: number, strings: readonly string[]): void;
@@ -50,8 +50,8 @@ export interface NativeModel {
   providers: string[];
   warnings: string[];
   /** Arguments and results travel as native/addon/values.h says. */
-  runSync(...data: unknown[]): unknown;
-  run(...data: unknown[]): unknown;
+  runSync: (...data: unknown[]) => unknown;
+  run: (...data: unknown[]) => unknown;
   bind(
     inputs: (readonly number[] | undefined)[],
     outputs: (readonly number[] | undefined)[],

@@ -64,10 +64,7 @@ function providerSpec(provider: unknown): string | ProviderSpec {
   const { deviceId, ...rest } = options;
   return {
     name,
-    options: { ...rest, ...(deviceId !== undefined && { device_id: deviceId }) } as Record<
-      string,
-      string
-    >,
+    options: { ...rest, ...(deviceId !== undefined && { device_id: deviceId }) },
   };
 }
 
@@ -80,11 +77,7 @@ function fromTercel(name: string, value: unknown): common.Tensor {
   if (!tensor || Array.isArray(tensor) || tensor instanceof Map) {
     throw new Error(`output "${name}" is no tensor, which onnxruntime-common cannot hold`);
   }
-  return new common.Tensor(
-    tensor.dtype as 'float32',
-    tensor.data as Float32Array,
-    tensor.shape,
-  ) as common.Tensor;
+  return new common.Tensor(tensor.dtype as 'float32', tensor.data as Float32Array, tensor.shape);
 }
 
 function metadata(values: readonly ValueMetadata[]): ValueType[] {
@@ -115,13 +108,10 @@ class Handler implements common.InferenceSessionHandler {
     fetches: common.SessionHandler.FetchesType,
   ): Promise<common.SessionHandler.ReturnType> {
     const inputs = Object.fromEntries(
-      Object.entries(feeds).map(([name, value]) => [name, toTercel(value as common.Tensor)]),
+      Object.entries(feeds).map(([name, value]) => [name, toTercel(value)]),
     );
     const outputs = Object.fromEntries(
-      Object.entries(fetches).map(([name, value]) => [
-        name,
-        value ? toTercel(value as common.Tensor) : null,
-      ]),
+      Object.entries(fetches).map(([name, value]) => [name, value ? toTercel(value) : null]),
     );
     const values = await this.#model.run(inputs, { outputs });
     return Object.fromEntries(

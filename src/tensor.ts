@@ -153,5 +153,5 @@ export function viewOf(
   length?: number,
 ): DataByDType[DType] {
   if (dtype === 'float16' && Float16) return new Float16(buffer, byteOffset, length);
-  return new arrayTypes[dtype](buffer, byteOffset, length) as DataByDType[DType];
+  return new arrayTypes[dtype](buffer, byteOffset, length);
 }

@@ -11,9 +11,9 @@ using namespace tercel;
 TEST(ArenaAlignsAndCounts) {
   Arena arena({});
   std::vector<void*> all;
-  for (size_t bytes : {size_t{0}, size_t{1}, size_t{64}, size_t{65}, size_t{1024}, size_t{1025},
-                       size_t{1280}, size_t{1281}, size_t{16384}, size_t{16385}, size_t{1} << 20,
-                       size_t{40} << 20}) {
+  for (size_t bytes :
+       {size_t{0}, size_t{1}, size_t{64}, size_t{65}, size_t{1024}, size_t{1025}, size_t{1280},
+        size_t{1281}, size_t{16384}, size_t{16385}, size_t{1} << 20, size_t{40} << 20}) {
     void* data = arena.Allocate(bytes);
     CHECK(data != nullptr);
     CHECK_EQ(reinterpret_cast<uintptr_t>(data) % 64, uintptr_t{0});

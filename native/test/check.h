@@ -45,15 +45,15 @@ void CheckEq(const char* file, int line, const char* text, const A& a, const B& 
 
 }  // namespace tercel::test
 
-#define TEST(name)                                                         \
-  static void name();                                                      \
-  static const ::tercel::test::Register register_##name(#name, name);      \
+#define TEST(name)                                                    \
+  static void name();                                                 \
+  static const ::tercel::test::Register register_##name(#name, name); \
   static void name()
 #define CHECK(condition) \
   if (!(condition)) ::tercel::test::Fail(__FILE__, __LINE__, #condition)
 #define CHECK_EQ(a, b) ::tercel::test::CheckEq(__FILE__, __LINE__, #a, a, b)
-#define CHECK_OK(status)                                                              \
-  do {                                                                                \
-    const ::tercel::Status check_status = (status);                                   \
+#define CHECK_OK(status)                                                                      \
+  do {                                                                                        \
+    const ::tercel::Status check_status = (status);                                           \
     if (!check_status.ok()) ::tercel::test::Fail(__FILE__, __LINE__, check_status.message()); \
   } while (false)

@@ -1,7 +1,6 @@
-#include "ort_library.h"
-
 #include "check.h"
 #include "fixture.h"
+#include "ort_library.h"
 
 using namespace tercel;
 

@@ -137,7 +137,7 @@ export class Binding {
         if (poll) startPolling();
       });
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 

@@ -76,7 +76,7 @@ function check(options: ModelOptions): void {
 }
 
 function show(value: unknown): string {
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return JSON.stringify(value) ?? typeof value;
 }
 
 function flat(record: Record<string, string | number | boolean> | undefined): string[] {

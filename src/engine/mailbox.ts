@@ -82,7 +82,7 @@ export function task<T>(
         try {
           resolve(make(result));
         } catch (error) {
-          reject(error as Error);
+          reject(error);
         }
       },
       reject(error) {

@@ -246,7 +246,7 @@ export class Marshaller {
     dtype: DType,
     code: number,
   ): number {
-    const shape = tensor.shape;
+    const shape: unknown = tensor.shape;
     let data: unknown = tensor.data;
     if (tensor.dtype !== dtype || code === 0) {
       const known = dtypeCodes[tensor.dtype];
@@ -275,7 +275,7 @@ export class Marshaller {
     }
     meta[at++] = code;
     meta[at++] = rank;
-    for (let i = 0; i < rank; i++) meta[at++] = shape[i]!;
+    for (let i = 0; i < rank; i++) meta[at++] = shape[i] as number;
     this.#args[this.#argCount++] = data;
     return at;
   }
@@ -288,7 +288,11 @@ export class Marshaller {
       if (code === undefined || !Array.isArray(shape)) {
         throw new InvalidInputError(`input "${name}"[${i}]: a sequence holds tensors`);
       }
-      flat.push(code, [...shape], code === STRING_CODE ? copyStrings('input', name, data) : data);
+      flat.push(
+        code,
+        [...(shape as number[])],
+        code === STRING_CODE ? copyStrings('input', name, data) : data,
+      );
     });
     meta[at] = SEQUENCE;
     meta[at + 1] = 0;

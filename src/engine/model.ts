@@ -207,7 +207,7 @@ export class Model {
         if (poll) startPolling();
       });
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 

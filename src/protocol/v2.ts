@@ -218,7 +218,7 @@ function elementsFromBinary(
   }
   // In place where the address allows: the body's start is aligned, tensors behind it need not be.
   if (bytes.byteOffset % size === 0) return viewOf(dtype, bytes.buffer, bytes.byteOffset, count);
-  return viewOf(dtype, Uint8Array.prototype.slice.call(bytes).buffer as ArrayBuffer);
+  return viewOf(dtype, Uint8Array.prototype.slice.call(bytes).buffer);
 }
 
 function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutput[] | undefined {
@@ -295,7 +295,7 @@ export function decodeInferRequest(json: unknown, binary: Uint8Array): InferRequ
       const end = at + (size as number);
       if (end > binary.length) {
         throw new InvalidInputError(
-          `${where}: binary_data_size is ${String(size)}, ${binary.length - at} bytes are left in the body`,
+          `${where}: binary_data_size is ${size as number}, ${binary.length - at} bytes are left in the body`,
         );
       }
       data = elementsFromBinary(dtype, binary.subarray(at, end), count, where);

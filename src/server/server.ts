@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream';
 import type { IncomingMessage } from 'node:http';
 import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
 import type compressPlugin from '@fastify/compress';
 import type {
   fastify,
@@ -85,6 +86,7 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   const app = Fastify({
     logger: options.logger ?? false,
     bodyLimit,
+    forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
   });
   void app.register(compress, {
@@ -99,9 +101,13 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     readInferBody(request, payload, bodyLimit),
   );
 
+  closeUnusedConnections(app);
+
   app.setErrorHandler((error, request, reply) => {
     const { status, message } = answerFor(error);
     if (status >= 500) request.log.error(error);
+    // What is left of a body that was refused would hold the connection open.
+    if (!request.raw.complete) void reply.header('connection', 'close');
     void reply.status(status).send({ error: message });
   });
   app.setNotFoundHandler((request, reply) => {
@@ -125,6 +131,23 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     done();
   });
   return app;
+}
+
+/**
+ * Node's close() ends idle connections, but not those that clients opened in advance and never used:
+ * they would hold it for a minute.
+ */
+function closeUnusedConnections(app: FastifyInstance): void {
+  const unused = new Set<Socket>();
+  app.server.on('connection', (socket: Socket) => {
+    unused.add(socket);
+    socket.once('close', () => unused.delete(socket));
+  });
+  app.server.on('request', (request: IncomingMessage) => unused.delete(request.socket));
+  app.addHook('preClose', (done) => {
+    for (const socket of unused) socket.destroy();
+    done();
+  });
 }
 
 function addRoutes(app: FastifyInstance, engine: Engine): void {

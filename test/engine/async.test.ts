@@ -27,7 +27,7 @@ const forever = lasting(60_000);
 const loadSlow = (options = {}): Promise<Model> => loadModel(slow(), { lanes: 1, ...options });
 
 async function until(condition: () => boolean): Promise<void> {
-  for (const end = Date.now() + 10_000; !condition(); ) {
+  for (const end = Date.now() + 10_000; !condition();) {
     if (Date.now() > end) throw new Error('it did not happen within 10 s');
     await sleep(1);
   }
@@ -41,7 +41,9 @@ describe('the queue', () => {
     await until(() => model.stats().running === 1);
     const waiting = [model.run(lasting(1)), model.run(lasting(1))];
     await expect(model.run(lasting(1))).rejects.toThrow(OverloadError);
-    await expect(model.run(lasting(1))).rejects.toThrow('the queue is full: 2 requests are waiting');
+    await expect(model.run(lasting(1))).rejects.toThrow(
+      'the queue is full: 2 requests are waiting',
+    );
     stop.abort();
     await first;
     await Promise.all(waiting);
@@ -67,7 +69,9 @@ describe('the queue', () => {
     stop.abort();
     await Promise.all([first, ...runs]);
     expect(order).toEqual(['first', 'normal 1', 'normal 2', 'last']);
-    await expect(model.run(lasting(1), { priority: 0 })).rejects.toThrow('priority: expected 1 to 8');
+    await expect(model.run(lasting(1), { priority: 0 })).rejects.toThrow(
+      'priority: expected 1 to 8',
+    );
   });
 
   it('works lanes side by side', async () => {
@@ -91,7 +95,9 @@ describe('a deadline', () => {
     expect(Date.now() - start).toBeLessThan(5000);
     await model.run(lasting(1), { timeoutMs: 10_000 });
     expect(model.stats().expired).toBe(2);
-    await expect(model.run(lasting(1), { timeoutMs: -1 })).rejects.toThrow('timeoutMs: expected more');
+    await expect(model.run(lasting(1), { timeoutMs: -1 })).rejects.toThrow(
+      'timeoutMs: expected more',
+    );
   });
 });
 
@@ -161,7 +167,9 @@ describe('closing', () => {
     const a = await loadModel(bytes);
     const b = await loadModel(bytes);
     await a.close();
-    expect(b.runSync({ x: { dtype: 'float32', shape: [1], data: new Float32Array([4]) } })['y']!.data[0]).toBe(4);
+    expect(
+      b.runSync({ x: { dtype: 'float32', shape: [1], data: new Float32Array([4]) } })['y']!.data[0],
+    ).toBe(4);
     await b.close();
   });
 });
@@ -228,7 +236,7 @@ it('never starves the event loop, even when every run is inline', async () => {
   for (let i = 0; i < 100; i++) model.runSync(input);
   let turns = 0;
   const timer = setInterval(() => turns++, 1);
-  for (const end = performance.now() + 200; performance.now() < end; ) await model.run(input);
+  for (const end = performance.now() + 200; performance.now() < end;) await model.run(input);
   clearInterval(timer);
   expect(turns).toBeGreaterThan(20);
 });

@@ -31,10 +31,18 @@ const refused: Record<string, RegExp> = {
 };
 
 /** StringNormalizer with a case change wants this locale of the system (Debian: package locales). */
-const hasLocale = /en_US\.utf-?8/i.test(spawnSync('locale', ['-a'], { encoding: 'utf8' }).stdout ?? '');
+const hasLocale = /en_US\.utf-?8/i.test(
+  spawnSync('locale', ['-a'], { encoding: 'utf8' }).stdout ?? '',
+);
 if (!hasLocale) {
-  for (const name of ['casesensintive_lower', 'casesensintive_upper', 'empty_output', 'insensintive_upper_twodim']) {
-    refused[`test_strnorm_model_monday_${name}`] = /Failed to construct locale with name:en_US\.UTF-8/;
+  for (const name of [
+    'casesensintive_lower',
+    'casesensintive_upper',
+    'empty_output',
+    'insensintive_upper_twodim',
+  ]) {
+    refused[`test_strnorm_model_monday_${name}`] =
+      /Failed to construct locale with name:en_US\.UTF-8/;
   }
 }
 
@@ -42,7 +50,10 @@ async function runEveryWay(model: Model, inputs: Record<string, Tensor>, outputs
   const names = model.outputs.map((output) => output.name);
   const compare = (way: string, values: Readonly<Record<string, Tensor>>): void => {
     outputs.forEach((expected, i) => {
-      expect(difference(values[names[i]!]!, expected), `${way}, output ${names[i]}`).toBeUndefined();
+      expect(
+        difference(values[names[i]!]!, expected),
+        `${way}, output ${names[i]}`,
+      ).toBeUndefined();
     });
   };
   compare('runSync', model.runSync(inputs));
@@ -92,24 +103,27 @@ describe.runIf(hasSharedModels)('models that others made', () => {
 
   describe('onnx-light', () => {
     const cases = hasSharedModels ? lightCases() : [];
-    it.each(cases.map((c) => [c.name, c] as const))('%s', async (_name, { model: file, output }) => {
-      const wanted = decodeInputs(readFileSync(file));
-      await using model = await loadModel(file);
-      expect(model.inputs.map((input) => input.name)).toEqual(wanted.map((input) => input.name));
-      // As ONNX's own runner makes them: 0/n, 1/n, 2/n, ...
-      const inputs = Object.fromEntries(
-        wanted.map(({ name, shape }) => {
-          const n = shape.reduce((a, b) => a * b, 1);
-          const tensor: Tensor = {
-            dtype: 'float32',
-            shape,
-            data: Float32Array.from({ length: n }, (_, i) => i / n),
-          };
-          return [name, tensor];
-        }),
-      );
-      await runEveryWay(model, inputs, [output]);
-    });
+    it.each(cases.map((c) => [c.name, c] as const))(
+      '%s',
+      async (_name, { model: file, output }) => {
+        const wanted = decodeInputs(readFileSync(file));
+        await using model = await loadModel(file);
+        expect(model.inputs.map((input) => input.name)).toEqual(wanted.map((input) => input.name));
+        // As ONNX's own runner makes them: 0/n, 1/n, 2/n, ...
+        const inputs = Object.fromEntries(
+          wanted.map(({ name, shape }) => {
+            const n = shape.reduce((a, b) => a * b, 1);
+            const tensor: Tensor = {
+              dtype: 'float32',
+              shape,
+              data: Float32Array.from({ length: n }, (_, i) => i / n),
+            };
+            return [name, tensor];
+          }),
+        );
+        await runEveryWay(model, inputs, [output]);
+      },
+    );
     it('has the cases that we know of', () => expect(cases.length).toBe(9));
   });
 });

@@ -1,12 +1,5 @@
 // Bad input names what was wrong, what was expected and what came; nothing is lost.
-import {
-  allocate,
-  InvalidInputError,
-  loadModel,
-  stats,
-  type Model,
-  type Tensor,
-} from 'tercel';
+import { allocate, InvalidInputError, loadModel, stats, type Model, type Tensor } from 'tercel';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { identity } from '../support/models.js';
@@ -27,23 +20,83 @@ const cases: [string, unknown, string][] = [
   ['no input', {}, 'input "x" is missing; the model takes 1 input: "x"'],
   ['a wrong name', { z: good }, 'input "z" does not exist; the model has "x"'],
   ['one name too many', { x: good, z: good }, 'input "z" does not exist; the model has "x"'],
-  ['a wrong dtype', { x: { dtype: 'int64', shape: [1, 784], data: new BigInt64Array(784) } }, 'input "x": expected float32[batch,784], got int64[1,784]'],
-  ['an unknown dtype', { x: { ...good, dtype: 'float8' } }, 'input "x": a tensor needs dtype, shape and data; got dtype "float8"'],
+  [
+    'a wrong dtype',
+    { x: { dtype: 'int64', shape: [1, 784], data: new BigInt64Array(784) } },
+    'input "x": expected float32[batch,784], got int64[1,784]',
+  ],
+  [
+    'an unknown dtype',
+    { x: { ...good, dtype: 'float8' } },
+    'input "x": a tensor needs dtype, shape and data; got dtype "float8"',
+  ],
   ['no tensor', { x: 5 }, 'input "x": a tensor needs dtype, shape and data; got dtype undefined'],
   ['a sequence', { x: [good] }, 'input "x": expected float32[batch,784], got a sequence'],
-  ['a wrong shape', { x: { ...good, shape: [1, 783] } }, 'input "x": expected float32[batch,784], got float32[1,783]'],
-  ['a wrong rank', { x: { ...good, shape: [784] } }, 'input "x": expected float32[batch,784], got float32[784]'],
-  ['a negative dimension', { x: { ...good, shape: [-1, 784] } }, 'a dimension must be a whole number of 0 or more, got -1'],
-  ['half a dimension', { x: { ...good, shape: [0.5, 784] } }, 'a dimension must be a whole number of 0 or more, got 0.5'],
-  ['a dimension that is none', { x: { ...good, shape: ['a', 784] } }, 'a dimension must be a whole number'],
-  ['a shape that overflows', { x: { ...good, shape: [2 ** 50, 784] } }, 'input "x": shape [1125899906842624,784] is too large'],
-  ['too many dimensions', { x: { ...good, shape: Array(33).fill(1) } }, 'input "x": 33 dimensions are more than 32'],
-  ['no shape', { x: { dtype: 'float32', data: good.data } }, 'input "x": shape must be an array of numbers'],
-  ['a wrong array', { x: { ...good, data: new Float64Array(784) } }, 'input "x": float32 data must be a Float32Array, got a Float64Array'],
-  ['plain numbers', { x: { ...good, data: Array(784).fill(0) } }, 'input "x": float32 data must be a Float32Array'],
-  ['no data', { x: { dtype: 'float32', shape: [1, 784] } }, 'input "x": float32 data must be a Float32Array'],
-  ['too little data', { x: { ...good, data: new Float32Array(783) } }, 'input "x": shape [1,784] holds 784 elements, data has 783'],
-  ['a detached buffer', { x: { ...good, data: detached } }, 'input "x": shape [1,784] holds 784 elements, data has 0 (is its buffer detached?)'],
+  [
+    'a wrong shape',
+    { x: { ...good, shape: [1, 783] } },
+    'input "x": expected float32[batch,784], got float32[1,783]',
+  ],
+  [
+    'a wrong rank',
+    { x: { ...good, shape: [784] } },
+    'input "x": expected float32[batch,784], got float32[784]',
+  ],
+  [
+    'a negative dimension',
+    { x: { ...good, shape: [-1, 784] } },
+    'a dimension must be a whole number of 0 or more, got -1',
+  ],
+  [
+    'half a dimension',
+    { x: { ...good, shape: [0.5, 784] } },
+    'a dimension must be a whole number of 0 or more, got 0.5',
+  ],
+  [
+    'a dimension that is none',
+    { x: { ...good, shape: ['a', 784] } },
+    'a dimension must be a whole number',
+  ],
+  [
+    'a shape that overflows',
+    { x: { ...good, shape: [2 ** 50, 784] } },
+    'input "x": shape [1125899906842624,784] is too large',
+  ],
+  [
+    'too many dimensions',
+    { x: { ...good, shape: Array(33).fill(1) } },
+    'input "x": 33 dimensions are more than 32',
+  ],
+  [
+    'no shape',
+    { x: { dtype: 'float32', data: good.data } },
+    'input "x": shape must be an array of numbers',
+  ],
+  [
+    'a wrong array',
+    { x: { ...good, data: new Float64Array(784) } },
+    'input "x": float32 data must be a Float32Array, got a Float64Array',
+  ],
+  [
+    'plain numbers',
+    { x: { ...good, data: Array(784).fill(0) } },
+    'input "x": float32 data must be a Float32Array',
+  ],
+  [
+    'no data',
+    { x: { dtype: 'float32', shape: [1, 784] } },
+    'input "x": float32 data must be a Float32Array',
+  ],
+  [
+    'too little data',
+    { x: { ...good, data: new Float32Array(783) } },
+    'input "x": shape [1,784] holds 784 elements, data has 783',
+  ],
+  [
+    'a detached buffer',
+    { x: { ...good, data: detached } },
+    'input "x": shape [1,784] holds 784 elements, data has 0 (is its buffer detached?)',
+  ],
 ];
 
 it.each(cases)('%s', async (_name, inputs, message) => {
@@ -65,18 +118,28 @@ describe('strings', () => {
       'input "x": string data must hold strings only; element 1 is a number',
     );
     expect(() => strings.runSync({ x: tensor('ab') })).toThrow('must be an array of strings');
-    expect(() => strings.runSync({ x: tensor(['a']) })).toThrow('shape [2] holds 2 elements, data has 1');
+    expect(() => strings.runSync({ x: tensor(['a']) })).toThrow(
+      'shape [2] holds 2 elements, data has 1',
+    );
   });
 });
 
 describe('bind', () => {
   it('names what is wrong with shapes', () => {
     expect(() => model.bind()).toThrow('bind: input "x" is float32[batch,784]: give its shape');
-    expect(() => model.bind({ z: [1] })).toThrow('bind: "z" is no input or output; the model has "x", "y"');
-    expect(() => model.bind({ x: [1, 783] })).toThrow('input "x": expected float32[batch,784], got float32[1,783]');
+    expect(() => model.bind({ z: [1] })).toThrow(
+      'bind: "z" is no input or output; the model has "x", "y"',
+    );
+    expect(() => model.bind({ x: [1, 783] })).toThrow(
+      'input "x": expected float32[batch,784], got float32[1,783]',
+    );
     expect(() => model.bind({ x: [-1, 784] })).toThrow(InvalidInputError);
-    expect(() => model.bind({ x: [2 ** 45, 784] })).toThrow(/no memory for input "x"|not possible|too large/);
-    expect(() => model.bind({ x: 5 as never })).toThrow('the shape of "x" must be an array of numbers');
+    expect(() => model.bind({ x: [2 ** 45, 784] })).toThrow(
+      /no memory for input "x"|not possible|too large/,
+    );
+    expect(() => model.bind({ x: 5 as never })).toThrow(
+      'the shape of "x" must be an array of numbers',
+    );
   });
 
   it('refuses a run whose output has another shape than bound', () => {

@@ -73,9 +73,13 @@ describe('sources', () => {
     await expect(loadModel(file)).rejects.toThrow(ModelError);
     writeFileSync(path.join(folder, 'weights.bin'), weights);
     await using fromPath = await loadModel(file);
-    expect([...(fromPath.runSync({ x: one })['y']!.data as Float32Array)]).toEqual([11, 21, 31, 41]);
+    expect([...(fromPath.runSync({ x: one })['y']!.data as Float32Array)]).toEqual([
+      11, 21, 31, 41,
+    ]);
     await using fromBytes = await loadModel(model, { externalData: { 'weights.bin': weights } });
-    expect([...(fromBytes.runSync({ x: one })['y']!.data as Float32Array)]).toEqual([11, 21, 31, 41]);
+    expect([...(fromBytes.runSync({ x: one })['y']!.data as Float32Array)]).toEqual([
+      11, 21, 31, 41,
+    ]);
     await expect(loadModel(model)).rejects.toThrow(/weights\.bin/);
   });
 
@@ -95,8 +99,12 @@ describe('options', () => {
     const load = (options: unknown): Promise<unknown> =>
       loadModel(benchModel('tiny'), options as ModelOptions);
     await expect(load({ treads: 2 })).rejects.toThrow('option "treads" does not exist');
-    await expect(load({ threads: -1 })).rejects.toThrow('option "threads": expected a whole number');
-    await expect(load({ graphLevel: 'some' })).rejects.toThrow('option "graphLevel": expected one of none');
+    await expect(load({ threads: -1 })).rejects.toThrow(
+      'option "threads": expected a whole number',
+    );
+    await expect(load({ graphLevel: 'some' })).rejects.toThrow(
+      'option "graphLevel": expected one of none',
+    );
     await expect(load({ providers: [{}] })).rejects.toThrow('option "providers": expected a name');
     await expect(load({ freeDimensions: { batch: 'x' } })).rejects.toThrow(InvalidInputError);
     await expect(load({ logLevel: 'loud' })).rejects.toThrow('logLevel: expected');
@@ -164,9 +172,14 @@ describe('providers', () => {
     for (const [provider, reason] of [
       ['cuda', /provider "cuda" cannot be loaded/],
       ['tensorrt', /provider "tensorrt" cannot be loaded/],
-      ['quantum', /provider "quantum" cannot be loaded: this ONNX Runtime library was built without it/],
+      [
+        'quantum',
+        /provider "quantum" cannot be loaded: this ONNX Runtime library was built without it/,
+      ],
     ] as const) {
-      await expect(loadModel(benchModel('tiny'), { providers: [provider, 'cpu'] })).rejects.toThrow(reason);
+      await expect(loadModel(benchModel('tiny'), { providers: [provider, 'cpu'] })).rejects.toThrow(
+        reason,
+      );
       const warning = new Promise<Error>((resolve) => process.once('warning', resolve));
       await using model = await loadModel(benchModel('tiny'), {
         providers: [{ name: provider, options: {} }, 'cpu'],

@@ -30,7 +30,8 @@ it.runIf(process.platform === 'linux')('starts no thread and writes no file', ()
     // The library holds back by itself under CI: take away what tells it, and any opt-out.
     const env = Object.fromEntries(
       Object.entries(process.env).filter(
-        ([name]) => !/^(CI|GITHUB_|GITLAB_|JENKINS|TF_BUILD|BUILD_|ORT_|VITEST|NODE_ENV)/.test(name),
+        ([name]) =>
+          !/^(CI|GITHUB_|GITLAB_|JENKINS|TF_BUILD|BUILD_|ORT_|VITEST|NODE_ENV)/.test(name),
       ),
     );
     const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], {

@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { loadModel, stats, trim } from '../../dist/index.js';
 
 const short = process.argv.includes('--short');
-const model = (name) => fileURLToPath(new URL(`../../models/bench/${name}/1/model.onnx`, import.meta.url));
+const model = (name) =>
+  fileURLToPath(new URL(`../../models/bench/${name}/1/model.onnx`, import.meta.url));
 const rssMb = () => {
   globalThis.gc?.();
   return process.memoryUsage().rss / 2 ** 20;
@@ -25,7 +26,9 @@ function lastHalf(samples) {
     bottom += (x - meanX) ** 2;
   });
   const slope = top / bottom;
-  const noise = Math.sqrt(half.reduce((a, y, x) => a + (y - meanY - slope * (x - meanX)) ** 2, 0) / (n - 2));
+  const noise = Math.sqrt(
+    half.reduce((a, y, x) => a + (y - meanY - slope * (x - meanX)) ** 2, 0) / (n - 2),
+  );
   // The standard error of a slope: what noise alone makes of it.
   const error = noise / Math.sqrt(bottom);
   return { growthMb: slope * (n - 1), errorMb: error * (n - 1), first: half[0], last: half.at(-1) };
@@ -37,7 +40,7 @@ async function runs(name, count, size, options) {
   const samples = [];
   const step = Math.max(1, Math.floor(count / 100));
   const start = performance.now();
-  for (let done = 0; done < count; ) {
+  for (let done = 0; done < count;) {
     const end = Math.min(count, done + step);
     while (done < end) {
       const width = Math.min(16, end - done);

@@ -25,15 +25,19 @@ function mutate(i) {
   switch (i % 4) {
     case 0: // cut short
       return digits.slice(0, pick(digits.length));
-    case 1: { // nothing but noise
+    case 1: {
+      // nothing but noise
       return Uint8Array.from({ length: 1 + pick(4000) }, () => pick(256));
     }
-    case 2: { // a few bytes changed, mostly where the structure is
+    case 2: {
+      // a few bytes changed, mostly where the structure is
       const bytes = digits.slice();
-      for (let k = 0; k <= pick(8); k++) bytes[pick(next() < 0.7 ? 2000 : bytes.length)] = pick(256);
+      for (let k = 0; k <= pick(8); k++)
+        bytes[pick(next() < 0.7 ? 2000 : bytes.length)] = pick(256);
       return bytes;
     }
-    default: { // a piece lost from within
+    default: {
+      // a piece lost from within
       const at = pick(digits.length);
       const lost = 1 + pick(200);
       return Uint8Array.from([...digits.subarray(0, at), ...digits.subarray(at + lost)]);

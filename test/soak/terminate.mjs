@@ -6,7 +6,8 @@ import { Worker } from 'node:worker_threads';
 import { stats } from '../../dist/index.js';
 
 const worker = new URL('../support/worker.mjs', import.meta.url);
-const model = (name) => fileURLToPath(new URL(`../../models/bench/${name}/1/model.onnx`, import.meta.url));
+const model = (name) =>
+  fileURLToPath(new URL(`../../models/bench/${name}/1/model.onnx`, import.meta.url));
 
 const kinds = [
   { path: model('mlp'), mode: 'plain', options: { inline: 'never' } },

@@ -1,5 +1,13 @@
 // Small models made for one question each.
-import { encodeModel, FLOAT, INT64, int64s, STRING, type Graph, type Type } from '../../models/onnx.js';
+import {
+  encodeModel,
+  FLOAT,
+  INT64,
+  int64s,
+  STRING,
+  type Graph,
+  type Type,
+} from '../../models/onnx.js';
 
 /** y = x for a tensor of any type. */
 export function identity(elemType: number, shape: (number | string)[] = ['n']): Uint8Array {

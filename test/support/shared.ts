@@ -58,9 +58,10 @@ export function readTensor(file: string): Tensor {
   const type = views[dtype as keyof typeof views];
   if (proto.rawData?.length) {
     const bytes = Uint8Array.from(proto.rawData);
-    return { dtype, shape, data: new type(bytes.buffer) as Tensor['data'] };
+    return { dtype, shape, data: new type(bytes.buffer) };
   }
-  const big = (values: { toString(): string }[]): bigint[] => values.map((v) => BigInt(v.toString()));
+  const big = (values: { toString(): string }[]): bigint[] =>
+    values.map((v) => BigInt(v.toString()));
   const data =
     dtype === 'int64'
       ? BigInt64Array.from(big(proto.int64Data))
@@ -70,8 +71,8 @@ export function readTensor(file: string): Tensor {
           ? Float32Array.from(proto.floatData)
           : dtype === 'float64'
             ? Float64Array.from(proto.doubleData)
-            : type.from(proto.int32Data as never);
-  return { dtype, shape, data: data as Tensor['data'] };
+            : (type as typeof Int32Array).from(proto.int32Data);
+  return { dtype, shape, data: data };
 }
 
 export interface ConformanceCase {
