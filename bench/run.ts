@@ -1,0 +1,24 @@
+// All questions, one after the other: npm run bench. Exits with 1 when a bar is missed.
+import os from 'node:os';
+import { async } from './async.js';
+import { overhead } from './overhead.js';
+import { holds } from './statistics.js';
+import { throughput } from './throughput.js';
+
+console.log(
+  `${os.cpus()[0]?.model.trim()}, ${os.availableParallelism()} processors, Node ${process.versions.node}, ` +
+    `${os.type()} ${os.release()}\n`,
+);
+const bars = [];
+for (const [title, question] of [
+  ['What do the synchronous calls add to the C call?', overhead],
+  ['What does an asynchronous run cost, and whom does it hold up?', async],
+  ['Is compute lost on the way?', throughput],
+] as const) {
+  console.log(`# ${title}`);
+  bars.push(...(await question()));
+  console.log();
+}
+const missed = bars.filter((bar) => !holds(bar));
+console.log(`${bars.length - missed.length} of ${bars.length} bars hold`);
+process.exit(missed.length ? 1 : 0);
