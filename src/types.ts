@@ -111,7 +111,10 @@ export interface EngineStats {
     hugePages: boolean;
     locked: boolean;
   };
-  /** Leases alive: tensors from allocate(), bindings, inputs of runs in flight. */
+  /**
+   * Leases alive: tensors from allocate(), bindings, runs in flight, and up to 64 small ones that a model
+   * keeps for its next runs until it is closed.
+   */
   leases: number;
   /** Tensor bytes copied into leases and out to results, since the start. */
   copies: { bytesIn: number; bytesOut: number };

@@ -110,8 +110,8 @@ napi_value BindingHandle::Run(napi_env env, napi_callback_info info) {
   AddonEnv* addon = self->model_->env();
   if (!self->binding_ || self->running_) return addon->Throw(self->Unusable());
   const Meta& meta = addon->meta();
-  const bool allowed = (static_cast<uint32_t>(meta.data[kMetaFlags]) & kMayRunInline) != 0;
-  if (self->model_->ShouldRunInline(allowed)) return self->RunHere();
+  const auto flags = static_cast<uint32_t>(meta.data[kMetaFlags]);
+  if (self->model_->ShouldRunInline(flags & kMayRunInline, flags & kConcurrent)) return self->RunHere();
   Ref<RunJob> job(new RunJob(self->model_));
   job->binding = self->binding_->handle();
   job->binding_handle = Ref<BindingHandle>(self);

@@ -45,15 +45,50 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta) {
   return env->Throw(status);
 }
 
+void RunJob::Employ(Ref<ModelHandle> handle) {
+  handle_ = std::move(handle);
+  model_ = handle_->model();
+}
+
+void RunJob::Remember(const Request& request) {
+  reusable_ = true;
+  for (const Argument& input : request.inputs) {
+    signature_.insert(signature_.end(), {input.index, input.dtype, static_cast<int64_t>(input.rank)});
+    signature_.insert(signature_.end(), input.dims, input.dims + input.rank);
+  }
+  for (const Request::Output& output : request.outputs) signature_.push_back(output.index);
+}
+
+bool RunJob::Fits(const Request& request) const {
+  size_t at = 0;
+  auto next = [&](int64_t value) { return at < signature_.size() && signature_[at++] == value; };
+  for (const Argument& input : request.inputs) {
+    if (!next(input.index) || !next(input.dtype) || !next(static_cast<int64_t>(input.rank)))
+      return false;
+    for (size_t i = 0; i < input.rank; ++i) {
+      if (!next(input.dims[i])) return false;
+    }
+  }
+  for (const Request::Output& output : request.outputs) {
+    if (output.given || !next(output.index)) return false;
+  }
+  return at == signature_.size();
+}
+
 void RunJob::End() {
+  const Ref<ModelHandle> handle = std::move(handle_);
   if (binding_handle) binding_handle->EndRun();
   keep.reset();
   model_.reset();
-  handle_->EndJob();
+  if (reusable_ && status.ok() && !predictions_dropped) {
+    Reset();
+    handle->KeepSpare(Ref<RunJob>(this));
+  }
+  handle->EndJob();
 }
 
 napi_value RunJob::Finish(napi_env env, napi_value targets) {
-  AddonEnv* addon = handle_->env();
+  const Ref<AddonEnv> addon(handle_->env());
   Runtime* runtime = addon->runtime();
   struct AtEnd {
     RunJob* job;

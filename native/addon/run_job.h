@@ -22,6 +22,14 @@ class RunJob : public Job, public JsCompletion, public Cancellable {
   };
 
   explicit RunJob(Ref<ModelHandle> handle);
+
+  // Whether the job can be run again for the inputs and outputs of another request: all numbers, all
+  // copied, all of the same types and shapes.
+  bool Fits(const Request& request) const;
+  // Remembers what Fits compares. REQUIRES: everything is in the job's one lease.
+  void Remember(const Request& request);
+  // A spare job belongs to its handle and holds neither it nor the model.
+  void Employ(Ref<ModelHandle> handle);
   ~RunJob() override;
 
   napi_value Finish(napi_env env, napi_value targets) override;
@@ -38,8 +46,11 @@ class RunJob : public Job, public JsCompletion, public Cancellable {
   // Lets go of what the run needed, so that a closing model can go.
   void End();
 
-  const Ref<ModelHandle> handle_;
+  Ref<ModelHandle> handle_;
   std::shared_ptr<Model> model_;
+  bool reusable_ = false;
+  // Types and shapes of inputs, then indices of outputs.
+  std::vector<int64_t> signature_;
 };
 
 // Hands the job to its model's scheduler with the slot, priority and timeout in meta. Returns JS true,

@@ -41,7 +41,7 @@ enum MetaField : size_t {
   kMetaSlot = 5,
   kMetaRunUs = 6,
 };
-enum RequestFlags : uint32_t { kPacked = 1, kMayRunInline = 2 };
+enum RequestFlags : uint32_t { kPacked = 1, kMayRunInline = 2, kConcurrent = 4 };
 inline constexpr int kSequenceValue = -1;
 inline constexpr int kNestedValue = -1;
 

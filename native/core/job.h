@@ -79,6 +79,15 @@ class Job : public Completion {
   int64_t started_ns = 0;
   int64_t finished_ns = 0;
 
+  // Makes a job that is done ready to be submitted again, with the same values.
+  // REQUIRES: nobody else holds it.
+  void Reset() {
+    status = {};
+    cancelled_ = {};
+    state_ = State::kNew;
+    submitted_ns = started_ns = finished_ns = deadline_ns = 0;
+  }
+
  private:
   friend class Scheduler;
   friend class DeadlineClock;

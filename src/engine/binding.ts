@@ -1,16 +1,9 @@
 import { InvalidInputError } from '../errors.js';
 import { native, type NativeBinding, type NativeModel, type NativeSlot } from '../native.js';
 import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
-import { mayRunInline, settleInline } from './inline.js';
+import { runFlags, settleInline } from './inline.js';
 import { nextSlot, startPolling, wait } from './mailbox.js';
-import {
-  FLAG_MAY_RUN_INLINE,
-  META_FLAGS,
-  META_RUN_US,
-  meta,
-  tensorOver,
-  type Marshaller,
-} from './marshal.js';
+import { META_FLAGS, META_RUN_US, meta, tensorOver, type Marshaller } from './marshal.js';
 import { encodeRunOptions, type RunOptions } from './model.js';
 
 /** Shapes by input or output name. */
@@ -112,7 +105,7 @@ export class Binding {
       if (this.#stringInputs.length > 0) this.#writeStrings();
       const slot = nextSlot();
       encodeRunOptions(options, slot);
-      meta[META_FLAGS] = mayRunInline() ? FLAG_MAY_RUN_INLINE : 0;
+      meta[META_FLAGS] = runFlags();
       if (this.#native.run() !== true) {
         if (this.#stringOutputs.length > 0) this.#readStrings();
         return settleInline<void>(undefined, meta[META_RUN_US]!);

@@ -3,10 +3,9 @@ import { native, type NativeModel } from '../native.js';
 import type { Tensor, Value } from '../tensor.js';
 import type { ModelStats, ValueMetadata } from '../types.js';
 import { Binding, type BindShapes } from './binding.js';
-import { mayRunInline, settleInline } from './inline.js';
+import { runFlags, settleInline } from './inline.js';
 import { nextSlot, startPolling, task, wait, type Waiter } from './mailbox.js';
 import {
-  FLAG_MAY_RUN_INLINE,
   Marshaller,
   META_FLAGS,
   META_PRIORITY,
@@ -187,7 +186,7 @@ export class Model {
       marshaller.encode(inputs, selection);
       const slot = nextSlot();
       encodeRunOptions(options, slot);
-      if (mayRunInline()) meta[META_FLAGS]! |= FLAG_MAY_RUN_INLINE;
+      meta[META_FLAGS]! |= runFlags();
       const result = marshaller.call(this.#run);
       if (result !== true) {
         const runUs = meta[META_RUN_US]!;

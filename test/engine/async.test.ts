@@ -257,7 +257,9 @@ it('gives back every lease', async () => {
   const model = await loadModel(identity(1), { inline: 'never' });
   const input = { x: { dtype: 'float32', shape: [4], data: new Float32Array(4) } } as const;
   await Promise.all(Array.from({ length: 500 }, () => model.run(input)));
-  expect(stats().leases).toBe(before);
+  // A few are kept for the next runs, until the model is closed.
+  expect(stats().leases - before).toBeLessThanOrEqual(64);
   await model.close();
+  expect(stats().leases).toBe(before);
   expect(stats().models).toEqual([]);
 });

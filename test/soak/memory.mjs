@@ -80,10 +80,10 @@ async function loads(count) {
 }
 
 const results = [
-  await runs('tiny', short ? 100_000 : 1_000_000, 4, { inline: 'auto' }),
-  await runs('tiny', short ? 100_000 : 1_000_000, 4, { inline: 'never' }),
-  await runs('mlp', short ? 5_000 : 20_000, 784, { inline: 'auto' }),
-  await runs('mlp', short ? 5_000 : 20_000, 784, { inline: 'never' }),
+  await runs('tiny', short ? 200_000 : 1_000_000, 4, { inline: 'auto' }),
+  await runs('tiny', short ? 200_000 : 1_000_000, 4, { inline: 'never' }),
+  await runs('mlp', 20_000, 784, { inline: 'auto' }),
+  await runs('mlp', 20_000, 784, { inline: 'never' }),
   await loads(short ? 15 : 100),
 ];
 trim();
