@@ -58,7 +58,11 @@ describe.each(cases)('%s', (dtype, code, data) => {
     const binding = model.bind({ x: [3] });
     if (Array.isArray(data))
       data.forEach((s, i) => ((binding.inputs['x']!.data as string[])[i] = s));
-    else (binding.inputs['x']!.data as Uint8Array).set(data as Uint8Array);
+    else {
+      // By bytes: a binding's float16 is a Float16Array where Node has it.
+      const into = binding.inputs['x']!.data as Uint8Array;
+      new Uint8Array(into.buffer, into.byteOffset, into.byteLength).set(bits(data) as number[]);
+    }
     binding.runSync();
     expect(bits(binding.outputs['y']!.data)).toEqual(bits(data));
   });
@@ -94,6 +98,22 @@ describe.each(cases)('%s', (dtype, code, data) => {
       expect(bits(back.data)).toEqual(bits(large as Tensor['data']));
     }
   });
+});
+
+it.runIf('Float16Array' in globalThis)('takes and gives Float16Array', async () => {
+  const Float16 = (globalThis as unknown as { Float16Array: typeof Float32Array }).Float16Array;
+  await using model = await loadModel(identity(10));
+  await using hopping = await loadModel(identity(10), { inline: 'never' });
+  const x = { dtype: 'float16', shape: [2], data: Float16.from([1.5, -2]) } as unknown as Tensor;
+  for (const { y } of [model.runSync({ x }), await model.run({ x }), await hopping.run({ x })] as {
+    y: Tensor;
+  }[]) {
+    expect(y.data).toBeInstanceOf(Float16);
+    expect([...(y.data as Float32Array)]).toEqual([1.5, -2]);
+  }
+  const given = { dtype: 'float16', shape: [2], data: new Float16(2) } as unknown as Tensor;
+  await hopping.run({ x }, { outputs: { y: given } });
+  expect([...(given.data as Float32Array)]).toEqual([1.5, -2]);
 });
 
 describe('given outputs', () => {

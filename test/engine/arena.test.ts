@@ -1,0 +1,74 @@
+// The arena's settings, in processes of their own: they are fixed by the first model.
+import { execFileSync } from 'node:child_process';
+import { expect, it } from 'vitest';
+import { benchModel } from '../../models/generate.js';
+
+function inProcess(program: string): unknown {
+  const index = JSON.stringify(new URL('../../dist/index.js', import.meta.url).href);
+  const said = execFileSync(
+    process.execPath,
+    ['--input-type=module', '-e', `import * as tercel from ${index};\n${program}`],
+    { encoding: 'utf8' },
+  );
+  return JSON.parse(said);
+}
+
+// Weights of matrix products; a convolution's kernel packs its own outside of any allocator.
+const minilm = JSON.stringify(benchModel('minilm'));
+const mlp = JSON.stringify(benchModel('mlp'));
+
+it('has a limit, past which runs and loads are refused, and what was there goes on', () => {
+  expect(
+    inProcess(`
+      tercel.configure({ arena: { maxBytes: 32 << 20 } });
+      const model = await tercel.loadModel(${mlp}, { inline: 'never' });
+      const x = (n) => ({ dtype: 'float32', shape: [n, 784], data: new Float32Array(n * 784) });
+      const names = [];
+      try { tercel.allocate('float32', [64 << 20]); } catch (error) { names.push(error.name); }
+      try { await model.run({ x: x(20000) }); } catch (error) { names.push(error.name); }
+      try { await tercel.loadModel(${minilm}); } catch (error) { names.push(error.name); }
+      const { y } = await model.run({ x: x(2) });
+      const { arena } = tercel.stats();
+      console.log(JSON.stringify({ names, shape: y.shape, inside: arena.reservedBytes <= 32 << 20 }));
+    `),
+  ).toEqual({
+    names: ['OverloadError', 'OverloadError', 'ModelError'],
+    shape: [2, 10],
+    inside: true,
+  });
+});
+
+it('is locked and without huge pages on request', () => {
+  const { locked, hugePages, kilobytes } = inProcess(`
+    import { readFileSync } from 'node:fs';
+    tercel.configure({ arena: { lock: true, hugePages: false } });
+    let locked = false, hugePages = true;
+    try {
+      tercel.allocate('float32', [4]);
+      ({ locked, hugePages } = tercel.stats().arena);
+    } catch (error) {
+      if (error.name !== 'OverloadError') throw error; // ulimit -l
+    }
+    const kilobytes = Number(/VmLck:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]);
+    console.log(JSON.stringify({ locked, hugePages, kilobytes }));
+  `) as { locked: boolean; hugePages: boolean; kilobytes: number };
+  if (locked) {
+    expect(hugePages).toBe(false);
+    expect(kilobytes).toBeGreaterThanOrEqual(16384);
+  } else {
+    expect(kilobytes).toBe(0);
+  }
+});
+
+it('gives back what a closed model held', () => {
+  const { before, during, after } = inProcess(`
+    const before = tercel.stats().arena;
+    const model = await tercel.loadModel(${minilm});
+    const during = tercel.stats().arena;
+    await model.close();
+    console.log(JSON.stringify({ before, during, after: tercel.stats().arena }));
+  `) as Record<string, { leasedBytes: number; reservedBytes: number }>;
+  expect(before!.reservedBytes).toBe(0);
+  expect(during!.leasedBytes).toBeGreaterThan(40_000_000);
+  expect(after).toMatchObject({ leasedBytes: 0, reservedBytes: 0, slabs: 0 });
+});
