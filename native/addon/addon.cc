@@ -120,6 +120,8 @@ napi_value Load(napi_env env, napi_callback_info info) {
   task->inline_mode = inline_mode == "always"  ? ModelHandle::Inline::kAlways
                       : inline_mode == "never" ? ModelHandle::Inline::kNever
                                                : ModelHandle::Inline::kAuto;
+  bool pending = false;
+  if (!Ok(napi_is_exception_pending(env, &pending)) || pending) return nullptr;
   task->Start(ReadUint32(env, args[0]));
   return Undefined(env);
 }
@@ -163,6 +165,10 @@ napi_value Allocate(napi_env env, napi_callback_info info) {
   auto* self = ReadCall<AddonEnv>(env, info, args);
   int64_t bytes = 0;
   napi_get_value_int64(env, args[0], &bytes);
+  if (static_cast<uint64_t>(bytes) > kMaxBufferBytes) {
+    return self->Throw(Status::Overload("allocate: no memory for " + std::to_string(bytes) +
+                                        " bytes; a tensor holds at most 4 GiB"));
+  }
   Runtime* runtime = self->runtime();
   Ref<Lease> lease = Lease::Take(runtime->arena(), static_cast<size_t>(bytes));
   if (!lease) {

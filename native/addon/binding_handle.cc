@@ -38,6 +38,10 @@ napi_value DescribeSlots(napi_env env, Runtime* runtime, const std::vector<Bindi
     const Binding::Slot& slot = slots[i];
     napi_value item = DescribeTensor(env, slot.info->name, slot.dtype, slot.dims);
     if (!item) return nullptr;
+    if (slot.bytes > kMaxBufferBytes) {
+      *status = Status::InvalidInput("bind: \"" + slot.info->name + "\" is larger than 4 GiB");
+      return nullptr;
+    }
     if (slot.lease) {
       napi_value buffer = LeaseToArrayBuffer(env, runtime, slot.lease, slot.bytes);
       if (!buffer) {
@@ -112,6 +116,7 @@ napi_value BindingHandle::Run(napi_env env, napi_callback_info info) {
   const Meta& meta = addon->meta();
   const auto flags = static_cast<uint32_t>(meta.data[kMetaFlags]);
   if (self->model_->ShouldRunInline(flags & kMayRunInline, flags & kConcurrent)) return self->RunHere();
+  if (Status s = self->binding_->Prepare(); !s.ok()) return addon->Throw(s);
   Ref<RunJob> job(new RunJob(self->model_));
   job->binding = self->binding_->handle();
   job->binding_handle = Ref<BindingHandle>(self);

@@ -23,8 +23,17 @@ void Mailbox::Taken() {
 
 void Mailbox::Unexpect() {
   Taken();
-  std::lock_guard<std::mutex> lock(mutex_);
+  const auto lock = LockAdaptive(mutex_);
   --in_flight_;
+  // JS, told of the refusal, does not begin to poll.
+  polling_ = false;
+  if (posted_head_) SendWake();
+}
+
+void Mailbox::SendWake() {
+  if (wake_sent_) return;
+  wake_sent_ = true;
+  napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
 }
 
 Ref<Completion> Mailbox::Next(bool stop_polling) {
@@ -50,9 +59,8 @@ void Mailbox::Post(Ref<Completion> completion) {
   --in_flight_;
   if (closed_) {
     arrived_.notify_all();
-  } else if (!polling_ && !wake_sent_) {
-    wake_sent_ = true;
-    napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
+  } else if (!polling_) {
+    SendWake();
   }
 }
 

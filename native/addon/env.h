@@ -59,6 +59,7 @@ class Mailbox : public CompletionSink {
 
  private:
   ~Mailbox() override = default;
+  void SendWake();  // REQUIRES: mutex_ held
 
   std::mutex mutex_;
   std::condition_variable arrived_;

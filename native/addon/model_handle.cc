@@ -18,6 +18,8 @@ constexpr int64_t kAssumedHopNs = 40'000;
 // What a lane costs the JS thread alone: submitting and taking the result (bench/async.ts).
 constexpr int64_t kSubmitCostNs = 3'000;
 constexpr size_t kMaxArgs = 34;
+// V8 ends the process when it cannot have the memory of an ArrayBuffer.
+constexpr size_t kMaxPredictedBytes = size_t{64} << 20;
 // How many short runs wait for a lane before this thread takes its share. Tiny with 64 in flight, us a
 // run: 2.0 inline only, 1.4 on a lane only, together 1.7 at 16, 1.3 at 48.
 constexpr size_t kLaneShare = 48;
@@ -87,11 +89,20 @@ Status ModelHandle::ReadRequest(napi_value* args, size_t arg_count) {
     }
     return next_arg < arg_count ? args[next_arg++] : nullptr;
   };
+  // One value is cached for each input and output: the same one twice would be freed under the first.
+  auto seen = [](const auto& list, const auto* last) {
+    for (const auto* other = list.data(); other != last; ++other) {
+      if (other->index == last->index) return true;
+    }
+    return false;
+  };
   MetaReader reader(meta);
   for (Argument& input : request_.inputs) {
     input.index = static_cast<uint32_t>(reader.NextInt());
     if (Status s = ReadShape(&reader, &input); !s.ok()) return s;
-    if (input.index >= model_->inputs().size()) return Status::InvalidInput("no such input");
+    if (input.index >= model_->inputs().size() || seen(request_.inputs, &input)) {
+      return Status::InvalidInput("no such input, or the same one twice");
+    }
     Status s = ReadTensor(env, "input", model_->inputs()[input.index], take_arg(), &input);
     if (!s.ok()) return s;
   }
@@ -99,7 +110,9 @@ Status ModelHandle::ReadRequest(napi_value* args, size_t arg_count) {
     output.index = static_cast<uint32_t>(reader.NextInt());
     output.given = reader.NextInt() != 0;
     output.predicted = false;
-    if (output.index >= model_->outputs().size()) return Status::InvalidInput("no such output");
+    if (output.index >= model_->outputs().size() || seen(request_.outputs, &output)) {
+      return Status::InvalidInput("no such output, or the same one twice");
+    }
     if (!output.given) continue;
     const ValueInfo& info = model_->outputs()[output.index];
     if (Status s = ReadShape(&reader, &output.argument); !s.ok()) return s;
@@ -123,6 +136,9 @@ Status ModelHandle::CachedTensor(CachedValue* cached, const Argument& argument, 
     if (!status.ok()) return status;
     cached->value.reset(value);
     fresh_values_ = true;
+    // The freed value's address may come again.
+    bound_ = false;
+    last_values_.clear();
     cached->data = argument.data;
     cached->dtype = argument.dtype;
     // A shape of more than 8 dimensions is made anew each time.
@@ -211,9 +227,9 @@ napi_value ModelHandle::RunHere() {
       request_.outputs[i].predicted = false;
     }
     if (again) {
-      model->DistrustPlans();
       ort.ReleaseStatus(failed);
       failed = CallRun();
+      if (!failed) model->DistrustPlans();
     }
   }
   // What ORT allocated is ours now, whether the run went well or not.
@@ -264,6 +280,8 @@ OrtStatus* ModelHandle::CallRun() {
   for (size_t i = 0; same && i < outputs; ++i) {
     same = output_values_[i] && last_values_[inputs + i] == output_values_[i];
   }
+  // Other providers copy inputs when they are bound, not when they run.
+  same = same && model_->cpu_only();
   if (same && bound_) return ort.RunWithBinding(model_->session(), nullptr, binding_.get());
   bound_ = false;
   if (same) {
@@ -304,8 +322,10 @@ bool ModelHandle::PredictShape(Request::Output* output) const {
   };
   argument.dtype = static_cast<int>(dtype);
   argument.rank = plan.rank();
+  // What a request says of sizes is not believed without bound: ORT finds out, and can fail.
   return plan.Fill(dims_of, argument.dims) &&
-         CountBytes(dtype, argument.dims, argument.rank, &argument.bytes);
+         CountBytes(dtype, argument.dims, argument.rank, &argument.bytes) &&
+         argument.bytes <= kMaxPredictedBytes;
 }
 
 void ModelHandle::Predict(size_t position, Request::Output* output, const MetaWriter& meta) {

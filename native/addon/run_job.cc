@@ -52,6 +52,8 @@ void RunJob::Employ(Ref<ModelHandle> handle) {
 
 void RunJob::Remember(const Request& request) {
   reusable_ = true;
+  signature_ = {static_cast<int64_t>(request.inputs.size()),
+                static_cast<int64_t>(request.outputs.size())};
   for (const Argument& input : request.inputs) {
     signature_.insert(signature_.end(), {input.index, input.dtype, static_cast<int64_t>(input.rank)});
     signature_.insert(signature_.end(), input.dims, input.dims + input.rank);
@@ -62,6 +64,10 @@ void RunJob::Remember(const Request& request) {
 bool RunJob::Fits(const Request& request) const {
   size_t at = 0;
   auto next = [&](int64_t value) { return at < signature_.size() && signature_[at++] == value; };
+  if (!next(static_cast<int64_t>(request.inputs.size())) ||
+      !next(static_cast<int64_t>(request.outputs.size()))) {
+    return false;
+  }
   for (const Argument& input : request.inputs) {
     if (!next(input.index) || !next(input.dtype) || !next(static_cast<int64_t>(input.rank)))
       return false;
@@ -94,8 +100,8 @@ napi_value RunJob::Finish(napi_env env, napi_value targets) {
     RunJob* job;
     ~AtEnd() { job->End(); }
   } at_end{this};
-  if (predictions_dropped) model_->DistrustPlans();
   if (!status.ok()) return addon->Throw(status);
+  if (predictions_dropped) model_->DistrustPlans();
   if (results.empty()) return Undefined(env);
   MetaWriter writer(addon->meta());
   napi_value values = nullptr;

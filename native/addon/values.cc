@@ -56,6 +56,11 @@ napi_typedarray_type ArrayOf(DType dtype) {
   }
 }
 
+bool MayHold(napi_typedarray_type type, DType dtype) {
+  const napi_typedarray_type wanted = ArrayOf(dtype);
+  return type == wanted || (type == napi_uint8_clamped_array && wanted == napi_uint8_array);
+}
+
 const char* ArrayName(napi_typedarray_type type) {
   for (const ArrayRow& row : kArrays) {
     if (row.type == type) return row.name;
@@ -124,8 +129,7 @@ Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_va
       return Status::InvalidInput(Where(role, info) + DTypeName(argument->type()) + " data must be a " +
                                   ArrayName(wanted));
     }
-    const bool clamped = got == napi_uint8_clamped_array && wanted == napi_uint8_array;
-    if (got != wanted && !clamped) {
+    if (!MayHold(got, argument->type())) {
       return Status::InvalidInput(Where(role, info) + DTypeName(argument->type()) + " data must be a " +
                                   ArrayName(wanted) + ", got a " + ArrayName(got));
     }
@@ -271,6 +275,9 @@ Status ReadOutput(const OrtValue* value, DType* dtype, int64_t* dims, size_t* ra
   if (!status.ok()) return status;
   if (!CountElements(dims, *rank, elements)) {
     return Status::Run("an output has an impossible shape " + ShapeText(dims, *rank));
+  }
+  if (*elements > kMaxBufferBytes / 8 && *elements * DTypeBytes(*dtype) > kMaxBufferBytes) {
+    return Status::Run("an output of " + ShapeText(dims, *rank) + " is larger than 4 GiB");
   }
   if (*dtype != DType::kString && DTypeBytes(*dtype) == 0) {
     return Status::Run("an output is of " + DTypeName(*dtype) + ", which JavaScript cannot hold");
@@ -420,7 +427,7 @@ Status CopyToGiven(napi_env env, Runtime* runtime, const ValueInfo& info, const 
   size_t length = 0;
   void* data = nullptr;
   if (!Ok(napi_get_typedarray_info(env, target, &type, &length, &data, nullptr, nullptr)) ||
-      length * DTypeBytes(dtype) != bytes || type != ArrayOf(dtype)) {
+      length * DTypeBytes(dtype) != bytes || !MayHold(type, dtype)) {
     return Status::InvalidInput(Where("output", info) + "the run gave " + DTypeName(dtype) +
                                 ShapeText(dims, rank) +
                                 ", which does not fit the given tensor (or its buffer was detached)");

@@ -123,7 +123,11 @@ Status CopyToGiven(napi_env env, Runtime* runtime, const ValueInfo& info, const 
 Status ReadStringArray(napi_env env, napi_value array, std::vector<std::string>* out);
 napi_value MakeStringArray(napi_env env, const std::vector<std::string>& strings);
 
+// Node 20 makes no larger buffer over native memory, and does not take back what it refuses.
+inline constexpr size_t kMaxBufferBytes = size_t{4} << 30;
+
 // A JS buffer over the lease, which it keeps. Falls back to null where external buffers are refused.
+// REQUIRES: bytes <= kMaxBufferBytes.
 napi_value LeaseToArrayBuffer(napi_env env, Runtime* runtime, const Ref<Lease>& lease, size_t bytes);
 
 }  // namespace tercel::addon

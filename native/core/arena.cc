@@ -13,6 +13,8 @@ constexpr size_t kHeaderPages = 9;  // Slab: its page map of 8 bytes a page, and
 constexpr size_t kSpanPages = 16;   // of small objects
 constexpr size_t kMaxSmall = 16384;
 constexpr size_t kAlignment = 64;
+// Pages are counted in 32 bits; no machine has more.
+constexpr size_t kMaxBytes = size_t{1} << 43;
 // 64 to 1024 in steps of 64, then four sizes to a doubling up to 16 KiB.
 constexpr int kStepClasses = 16;
 constexpr int kClasses = kStepClasses + 4 * 4;
@@ -116,7 +118,7 @@ void Arena::Count(size_t bytes) {
 void* Arena::Allocate(size_t bytes) {
   const int index = ClassOf(bytes);
   if (index == kLarge) {
-    if (bytes > (uint64_t{1} << 46)) return nullptr;
+    if (bytes > kMaxBytes) return nullptr;
     std::lock_guard<std::mutex> lock(pages_mutex_);
     Span* span = TakePages((bytes + kPageBytes - 1) / kPageBytes);
     if (!span) return nullptr;

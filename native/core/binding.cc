@@ -73,6 +73,9 @@ Status ReadStrings(const OrtValue* value, size_t count, std::vector<std::string>
 
 namespace {
 
+// A binding's strings are held three times over: more than these are a mistake.
+constexpr size_t kMaxStrings = size_t{1} << 24;
+
 // The declared shape with named dimensions filled in; false if one stays open.
 bool ResolveShape(const ValueType& type, const std::map<std::string, int64_t>& symbols, Dims* out) {
   // A tensor without a declared shape looks like a scalar here: only a run can tell.
@@ -161,6 +164,10 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<std::opti
     if (slot.dtype == DType::kString) {
       size_t count = 0;
       (void)CountElements(dims.data(), dims.size(), &count);
+      if (count > kMaxStrings) {
+        return Status::Overload("bind: no memory for input \"" + info.name + "\", " +
+                                std::to_string(count) + " strings");
+      }
       if (Status s = binding->SetStrings(i, std::vector<std::string>(count)); !s.ok()) return s;
     } else if (Status s = binding->BindSlotInput(slot); !s.ok()) {
       return s;
@@ -216,7 +223,16 @@ Status Binding::ProbeOutputs(std::vector<std::optional<Dims>>* shapes) {
   return status;
 }
 
+Status Binding::Prepare() {
+  if (model_->cpu_only()) return {};
+  for (const Slot& slot : inputs_) {
+    if (Status s = BindSlotInput(slot); !s.ok()) return s;
+  }
+  return {};
+}
+
 Status Binding::RunSync() {
+  if (Status s = Prepare(); !s.ok()) return s;
   // A clock read costs 25 ns; one run in 16 is enough to know the median.
   const bool timed = (runs_++ & 15) == 0;
   const int64_t start = timed ? NowNs() : 0;

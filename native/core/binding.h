@@ -39,6 +39,8 @@ class Binding : public RefCounted<Binding> {
   OrtIoBinding* handle() const { return binding_.get(); }
 
   Status RunSync();
+  // Before a run on a lane: other providers than the CPU's copy inputs when they are bound.
+  Status Prepare();
   // REQUIRES: the slot is of strings; as many as its shape says.
   Status SetStrings(size_t input, const std::vector<std::string>& strings);
   Status GetStrings(size_t output, std::vector<std::string>* strings);

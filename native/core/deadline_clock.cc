@@ -1,6 +1,7 @@
 #include "deadline_clock.h"
 
 #include <chrono>
+#include <system_error>
 
 #include "clock.h"
 #include "job.h"
@@ -17,10 +18,20 @@ DeadlineClock::~DeadlineClock() {
   if (thread_.joinable()) thread_.join();
 }
 
+bool DeadlineClock::Start() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (thread_.joinable()) return true;
+  try {
+    thread_ = std::thread([this] { Loop(); });
+    return true;
+  } catch (const std::system_error&) {
+    return false;
+  }
+}
+
 void DeadlineClock::Add(Job* job) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto entry = jobs_.insert({job->deadline_ns, job}).first;
-  if (!thread_.joinable()) thread_ = std::thread([this] { Loop(); });
   if (entry == jobs_.begin()) changed_.notify_one();
 }
 

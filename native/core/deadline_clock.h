@@ -19,7 +19,9 @@ class DeadlineClock {
   DeadlineClock() = default;
   ~DeadlineClock();
 
-  // REQUIRES: the job has a deadline and its scheduler outlives its entry here.
+  // Starts the thread if it does not run yet; false when the system has none to give.
+  bool Start();
+  // REQUIRES: Start succeeded; the job has a deadline and its scheduler outlives its entry here.
   void Add(Job* job);
   // Once this returns, the clock does not touch the job. Unknown jobs are ignored.
   void Remove(Job* job);

@@ -99,6 +99,7 @@ class Model : public std::enable_shared_from_this<Model> {
   int64_t version() const { return version_; }
   const StringPairs& custom_metadata() const { return custom_metadata_; }
   const std::vector<std::string>& providers() const { return providers_; }
+  bool cpu_only() const { return providers_.size() == 1; }
 
   // Runs on threads other than lanes.
   void CountSyncRun() { sync_runs_.fetch_add(1, std::memory_order_relaxed); }

@@ -1,6 +1,7 @@
 #include "runtime.h"
 
 #include <cstdlib>
+#include <new>
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -18,8 +19,12 @@ struct ArenaAllocator : OrtAllocator {
 };
 
 void* ArenaAlloc(OrtAllocator* self, size_t bytes) {
-  // ONNX Runtime takes null for zero bytes, and for "out of memory" otherwise.
-  return bytes == 0 ? nullptr : static_cast<ArenaAllocator*>(self)->arena->Allocate(bytes);
+  if (bytes == 0) return nullptr;
+  void* data = static_cast<ArenaAllocator*>(self)->arena->Allocate(bytes);
+  // Kernels do not look for null: the library's own allocator throws, and its executor makes a status of
+  // it. Returning null killed the process at the first write.
+  if (!data) throw std::bad_alloc();
+  return data;
 }
 void ArenaFree(OrtAllocator* self, void* data) {
   static_cast<ArenaAllocator*>(self)->arena->Free(data);

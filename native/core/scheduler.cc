@@ -57,6 +57,9 @@ Status Scheduler::Submit(Ref<Job> job) {
   if (job->deadline_ns && job->deadline_ns <= now) {
     return Status::Timeout("the deadline passed before the request was queued");
   }
+  if (job->deadline_ns && !clock_->Start()) {
+    return Status::Overload("the system has no thread to give for deadlines");
+  }
   std::unique_lock<std::mutex> lock = LockAdaptive(mutex_);
   if (stopping_) return Status::Closed("the model was closed");
   const size_t queued = queued_.load(std::memory_order_relaxed);
@@ -64,6 +67,10 @@ Status Scheduler::Submit(Ref<Job> job) {
     ++stats_.refused;
     return Status::Overload("the queue is full: " + std::to_string(queued) +
                             " requests are waiting (maxQueue)");
+  }
+  bool started = false;
+  if (lanes_.empty() && !(started = StartLane())) {
+    return Status::Overload("the system has no thread to give for a lane");
   }
   if (last_finish_ns_) {
     const int64_t gap = now - last_finish_ns_;
@@ -83,7 +90,7 @@ Status Scheduler::Submit(Ref<Job> job) {
   ++stats_.submitted;
   const bool has_deadline = raw->deadline_ns != 0;
   Ref<Job> keep(has_deadline ? raw : nullptr);
-  if (!spinning_) {
+  if (!spinning_ && !started) {
     const bool worth_it = busy_ == 0 || run_time_.value() > kWorthASecondLaneNs || !run_time_.known();
     if (worth_it) WakeOne();
   }
@@ -104,11 +111,15 @@ void Scheduler::WakeOne() {
     work_.notify_one();
     return;
   }
-  if (static_cast<int>(lanes_.size()) >= options_.lanes) return;
+  // Where there is no thread to be had now, the lanes that exist do the work.
+  if (static_cast<int>(lanes_.size()) < options_.lanes) (void)StartLane();
+}
+
+bool Scheduler::StartLane() {
   OrtRunOptions* run_options = nullptr;
   if (OrtStatus* status = ort.CreateRunOptions(&run_options)) {
     ort.ReleaseStatus(status);
-    return;
+    return false;
   }
   lanes_.emplace_back();
   Lane* lane = &lanes_.back();
@@ -116,9 +127,10 @@ void Scheduler::WakeOne() {
   try {
     lane->thread = std::thread([this, lane] { LaneLoop(lane); });
     stats_.lanes = lanes_.size();
+    return true;
   } catch (const std::system_error&) {
-    // No thread to be had now; the lanes that exist do the work, or the next submission tries again.
     lanes_.pop_back();
+    return false;
   }
 }
 

@@ -89,6 +89,7 @@ class Scheduler {
   void LaneLoop(Lane* lane);
   void SpinForWork(int64_t gap_ns);
   void RunJob(Lane* lane, Job* job);
+  bool StartLane();       // REQUIRES: mutex_ held
   void WakeOne();         // REQUIRES: mutex_ held
   Job* Pop();             // REQUIRES: mutex_ held
   void Unlink(Job* job);  // REQUIRES: mutex_ held

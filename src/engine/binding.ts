@@ -2,9 +2,9 @@ import { InvalidInputError } from '../errors.js';
 import { native, type NativeBinding, type NativeModel, type NativeSlot } from '../native.js';
 import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
 import { runFlags, settleInline } from './inline.js';
-import { nextSlot, startPolling, wait } from './mailbox.js';
+import { startPolling, wait } from './mailbox.js';
 import { META_FLAGS, META_RUN_US, meta, tensorOver, type Marshaller } from './marshal.js';
-import { encodeRunOptions, type RunOptions } from './model.js';
+import { readPriority, readSignal, readTimeout, writeRun, type RunOptions } from './model.js';
 
 /** Shapes by input or output name. */
 export type BindShapes = Readonly<Record<string, readonly number[]>>;
@@ -100,11 +100,9 @@ export class Binding {
    */
   run(options?: Pick<RunOptions, 'signal' | 'timeoutMs' | 'priority'>): Promise<void> {
     try {
-      const signal = options?.signal;
-      if (signal?.aborted) return Promise.reject(signal.reason as Error);
+      const signal = readSignal(options);
       if (this.#stringInputs.length > 0) this.#writeStrings();
-      const slot = nextSlot();
-      encodeRunOptions(options, slot);
+      const slot = writeRun(readPriority(options), readTimeout(options));
       meta[META_FLAGS] = runFlags();
       if (this.#native.run() !== true) {
         if (this.#stringOutputs.length > 0) this.#readStrings();
@@ -126,8 +124,8 @@ export class Binding {
             reject(signal?.aborted ? (signal.reason as Error) : (error as Error));
           },
         });
-        signal?.addEventListener('abort', onAbort, { once: true });
         if (poll) startPolling();
+        signal?.addEventListener('abort', onAbort, { once: true });
       });
     } catch (error) {
       return Promise.reject(error);

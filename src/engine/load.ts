@@ -54,7 +54,7 @@ const rules: Record<keyof ModelOptions, [Check, string]> = {
       isRecord(value) && Object.values(value as object).every((v) => v instanceof Uint8Array),
     'Uint8Arrays by file name',
   ],
-  customOpLibraries: [isList, 'an array of paths'],
+  customOpLibraries: [(value) => Array.isArray(value) && value.every(isText), 'an array of paths'],
   optimizedModelPath: [isText, 'a path'],
   profilePrefix: [isText, 'a path prefix'],
   logLevel: [isText, 'a log level'],
@@ -92,6 +92,13 @@ function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
     throw new InvalidInputError(
       `option "providers": expected a name or {name, options}, got ${show(spec)}`,
     );
+  }
+  for (const [key, value] of Object.entries(options ?? {})) {
+    if (!['string', 'number', 'boolean'].includes(typeof value)) {
+      throw new InvalidInputError(
+        `option "providers": ${name}.${key} must be a string, number or boolean`,
+      );
+    }
   }
   return { name, options: flat(options) };
 }

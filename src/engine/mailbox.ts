@@ -29,7 +29,8 @@ function drain(): number {
   for (;;) {
     const slot = native.next();
     if (slot < 0) return slot;
-    const waiter = waiters[slot]!;
+    const waiter = waiters[slot];
+    if (!waiter) continue; // its start failed: nobody waits
     waiters[slot] = undefined;
     freeSlots.push(slot);
     let result: unknown;
@@ -47,10 +48,12 @@ onWake(drain);
 let polling = false;
 
 function poll(): void {
-  if (drain() === -1) {
-    setImmediate(poll);
-  } else {
-    polling = false;
+  let more = true; // also when a waiter throws
+  try {
+    more = drain() === -1;
+  } finally {
+    if (more) setImmediate(poll);
+    else polling = false;
   }
 }
 

@@ -163,6 +163,8 @@ export class Marshaller {
     for (const name of named ? (outputs as readonly string[]) : Object.keys(outputs)) {
       const index = this.#outputIndex.get(name);
       if (index === undefined) throw this.#unknown('output', name, this.#outputNames);
+      if (indices.includes(index))
+        throw new InvalidInputError(`output "${name}" is asked for twice`);
       const tensor = named ? null : (outputs as Record<string, Tensor | null>)[name];
       indices.push(index);
       given.push(tensor ?? undefined);
@@ -364,12 +366,18 @@ function copyStrings(role: string, name: string, data: unknown): string[] {
   if (!Array.isArray(data)) {
     throw new InvalidInputError(`${role} "${name}": string data must be an array of strings`);
   }
-  return data.map((text: unknown, i) => {
-    if (typeof text === 'string') return text;
-    throw new InvalidInputError(
-      `${role} "${name}": string data must hold strings only; element ${i} is a ${typeof text}`,
-    );
-  });
+  // Not map(): a subclass decides what that makes.
+  const strings: string[] = [];
+  for (let i = 0; i < data.length; i++) {
+    const text: unknown = data[i];
+    if (typeof text !== 'string') {
+      throw new InvalidInputError(
+        `${role} "${name}": string data must hold strings only; element ${i} is a ${typeof text}`,
+      );
+    }
+    strings.push(text);
+  }
+  return strings;
 }
 
 function makeTensor(code: number, shape: number[], data: unknown): Tensor {

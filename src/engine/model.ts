@@ -39,27 +39,42 @@ export interface RunOptions extends RunSyncOptions {
 
 export const DEFAULT_PRIORITY = 4;
 
-/** Writes what the scheduler wants to know of a request. */
-export function encodeRunOptions(options: RunOptions | undefined, slot: number): void {
-  let priority = DEFAULT_PRIORITY;
-  let timeoutMs = 0;
-  if (options) {
-    priority = options.priority ?? DEFAULT_PRIORITY;
-    if (!(Number.isInteger(priority) && priority >= 1 && priority <= 8)) {
-      throw new InvalidInputError(`priority: expected 1 to 8, got ${priority}`);
-    }
-    if (options.timeoutMs !== undefined) {
-      timeoutMs = options.timeoutMs;
-      if (!(timeoutMs > 0)) {
-        throw new InvalidInputError(`timeoutMs: expected more than 0, got ${timeoutMs}`);
-      }
-      // What native code takes for "none" stays none; three years are enough.
-      if (timeoutMs > 1e11) timeoutMs = 0;
-    }
+/** Reads the priority. The caller's getters run here, before anything is written for native code. */
+export function readPriority(options: RunOptions | undefined): number {
+  const priority = options?.priority ?? DEFAULT_PRIORITY;
+  if (Number.isInteger(priority) && priority >= 1 && priority <= 8) return priority;
+  throw new InvalidInputError(`priority: expected 1 to 8, got ${priority}`);
+}
+
+/** Reads the timeout; 0 is none. */
+export function readTimeout(options: RunOptions | undefined): number {
+  const timeoutMs = options?.timeoutMs;
+  if (timeoutMs === undefined) return 0;
+  if (!(timeoutMs > 0)) {
+    throw new InvalidInputError(`timeoutMs: expected more than 0, got ${timeoutMs}`);
   }
+  // Three years are none.
+  return timeoutMs > 1e11 ? 0 : timeoutMs;
+}
+
+/** Reads the signal. Throws its reason when it is aborted already. */
+export function readSignal(options: RunOptions | undefined): AbortSignal | undefined {
+  const signal = options?.signal;
+  if (!signal) return undefined;
+  if (typeof signal.addEventListener !== 'function') {
+    throw new InvalidInputError('signal: expected an AbortSignal');
+  }
+  signal.throwIfAborted();
+  return signal;
+}
+
+/** Writes what the scheduler wants to know of a request; its slot. */
+export function writeRun(priority: number, timeoutMs: number): number {
+  const slot = nextSlot();
   meta[META_PRIORITY] = priority;
   meta[META_TIMEOUT_MS] = timeoutMs;
   meta[META_SLOT] = slot;
+  return slot;
 }
 
 /** A promise's side of a run on a lane. */
@@ -179,13 +194,13 @@ export class Model {
    */
   run<T = Record<string, Tensor>>(inputs: Inputs, options?: RunOptions): Promise<T> {
     try {
-      const signal = options?.signal;
-      if (signal?.aborted) return Promise.reject(signal.reason as Error);
+      const signal = readSignal(options);
       const marshaller = this.#marshaller;
       const selection = options?.outputs ? marshaller.select(options.outputs) : marshaller.all;
+      const priority = readPriority(options);
+      const timeoutMs = readTimeout(options);
       marshaller.encode(inputs, selection);
-      const slot = nextSlot();
-      encodeRunOptions(options, slot);
+      const slot = writeRun(priority, timeoutMs);
       meta[META_FLAGS]! |= runFlags();
       const result = marshaller.call(this.#run);
       if (result !== true) {
@@ -202,8 +217,8 @@ export class Model {
           reject,
         );
         wait(run);
-        if (signal) run.listen(signal, slot);
         if (poll) startPolling();
+        if (signal) run.listen(signal, slot);
       });
     } catch (error) {
       return Promise.reject(error);

@@ -263,3 +263,47 @@ it('gives back every lease', async () => {
   expect(stats().leases).toBe(before);
   expect(stats().models).toEqual([]);
 });
+
+describe('a refused run', () => {
+  it('leaves nothing waiting for a wake that never comes', async () => {
+    const input = { x: { dtype: 'float32', shape: [4], data: new Float32Array(4) } } as const;
+    const model = await loadModel(identity(1), { inline: 'never' });
+    for (let i = 0; i < 20; i++) await model.run(input); // its median is known: JS polls
+    await sleep(5);
+    await expect(model.run(input, { timeoutMs: 1e-7 })).rejects.toThrow(TimeoutError);
+    await model.close();
+    // Two callers of one session: the other's queue is full, mine must still be told of my run.
+    await using busy = await loadSlow({ maxQueue: 1 });
+    const running = busy.run(lasting(200));
+    await until(() => busy.stats().running === 1);
+    const queued = busy.run(lasting(1));
+    await expect(busy.run(lasting(1))).rejects.toThrow(OverloadError);
+    await Promise.all([running, queued]);
+  });
+
+  it('by a signal that is none rejects, and the model goes on', async () => {
+    await using model = await loadModel(identity(1), { inline: 'never' });
+    const input = { x: { dtype: 'float32', shape: [4], data: new Float32Array(4) } } as const;
+    for (let i = 0; i < 20; i++) await model.run(input);
+    await expect(model.run(input, { signal: {} as AbortSignal })).rejects.toThrow(
+      'signal: expected an AbortSignal',
+    );
+    expect((await model.run(input))['y']!.shape).toEqual([4]);
+  });
+});
+
+it("reads the caller's getters before it writes for native code", async () => {
+  await using model = await loadModel(identity(1), { inline: 'never' });
+  const input = (value: number) =>
+    ({ x: { dtype: 'float32', shape: [2], data: new Float32Array(2).fill(value) } }) as const;
+  const inner: Promise<Record<string, Tensor>>[] = [];
+  const options = {
+    get priority(): number {
+      inner.push(model.run(input(2)));
+      return 4;
+    },
+  };
+  const outer = await model.run(input(1), options);
+  expect([...(outer['y']!.data as Float32Array)]).toEqual([1, 1]);
+  expect([...((await inner[0]!)['y']!.data as Float32Array)]).toEqual([2, 2]);
+});

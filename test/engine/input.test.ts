@@ -1,8 +1,17 @@
 // Bad input names what was wrong, what was expected and what came; nothing is lost.
-import { allocate, InvalidInputError, loadModel, stats, type Model, type Tensor } from 'tercel';
+import {
+  allocate,
+  InvalidInputError,
+  loadModel,
+  OverloadError,
+  RunError,
+  stats,
+  type Model,
+  type Tensor,
+} from 'tercel';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
-import { identity } from '../support/models.js';
+import { identity, reduce } from '../support/models.js';
 
 const good = { dtype: 'float32', shape: [1, 784], data: new Float32Array(784) } as const;
 let model: Model;
@@ -124,6 +133,15 @@ describe('strings', () => {
   });
 });
 
+it('an output asked for twice', async () => {
+  for (const run of [model, hopping]) {
+    await expect(run.run({ x: good }, { outputs: ['y', 'y'] })).rejects.toThrow(
+      'output "y" is asked for twice',
+    );
+  }
+  expect(() => model.runSync({ x: good }, { outputs: ['y', 'y'] })).toThrow(InvalidInputError);
+});
+
 describe('bind', () => {
   it('names what is wrong with shapes', () => {
     expect(() => model.bind()).toThrow('bind: input "x" is float32[batch,784]: give its shape');
@@ -155,6 +173,21 @@ describe('allocate', () => {
     expect(t).toEqual({ dtype: 'int64', shape: [2, 3], data: new BigInt64Array(6) });
     expect(allocate('float32', []).data.length).toBe(1);
     expect(allocate('float32', [0, 5]).data.length).toBe(0);
+  });
+
+  it('is refused sizes that no machine has, however they are asked for', async () => {
+    allocate('uint8', [100]);
+    for (const bytes of [5e9, 2 ** 43 + 4096, 2 ** 44 + 4096, 2 ** 52]) {
+      expect(() => allocate('uint8', [bytes])).toThrow(OverloadError);
+    }
+    // An empty input with a huge dimension that the output's shape follows.
+    const huge: Tensor = { dtype: 'float32', shape: [1e10, 0], data: new Float32Array(0) };
+    await using wide = await loadModel(reduce());
+    await using wideHopping = await loadModel(reduce(), { inline: 'never' });
+    expect(() => wide.runSync({ x: huge })).toThrow(RunError);
+    await expect(wideHopping.run({ x: huge })).rejects.toThrow(RunError);
+    await using strings = await loadModel(identity(8));
+    expect(() => strings.bind({ x: [2 ** 50] })).toThrow(OverloadError);
   });
 
   it('names what cannot be', () => {

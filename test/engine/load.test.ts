@@ -107,6 +107,12 @@ describe('options', () => {
     );
     await expect(load({ providers: [{}] })).rejects.toThrow('option "providers": expected a name');
     await expect(load({ freeDimensions: { batch: 'x' } })).rejects.toThrow(InvalidInputError);
+    await expect(load({ customOpLibraries: [Symbol('x')] })).rejects.toThrow(
+      'expected an array of paths',
+    );
+    await expect(
+      load({ providers: [{ name: 'cuda', options: { a: Symbol('x') } }] }),
+    ).rejects.toThrow('cuda.a must be a string, number or boolean');
     await expect(load({ logLevel: 'loud' })).rejects.toThrow('logLevel: expected');
     await expect(load({ config: { 'session.nope': 1 } })).rejects.toThrow('strings by key');
   });

@@ -139,3 +139,17 @@ export function slow(): Uint8Array {
     ],
   });
 }
+
+/** A sum over rows, spread over 1,000 columns: the output is as tall as the input. */
+export function reduce(): Uint8Array {
+  return encodeModel({
+    name: 'reduce',
+    inputs: { x: { tensor: FLOAT, shape: ['rows', 'columns'] } },
+    outputs: { y: { tensor: FLOAT, shape: ['rows', 1000] } },
+    initializers: [int64s('axes', [1], [1]), int64s('repeats', [2], [1, 1000])],
+    nodes: [
+      { op: 'ReduceSum', inputs: ['x', 'axes'], outputs: ['sums'] },
+      { op: 'Tile', inputs: ['sums', 'repeats'], outputs: ['y'] },
+    ],
+  });
+}
