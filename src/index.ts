@@ -1,7 +1,8 @@
 export { Binding, type BindShapes } from './engine/binding.js';
 export { loadModel } from './engine/load.js';
 export { type OutputSelection } from './engine/marshal.js';
-export { Model, type Inputs, type RunOptions, type RunSyncOptions } from './engine/model.js';
+export { Model, type Inputs } from './engine/model.js';
+export { type RunOptions, type RunSyncOptions } from './engine/run-options.js';
 export { allocate, availableProviders, configure, stats, trim } from './engine/runtime.js';
 export * from './errors.js';
 export {

@@ -72,59 +72,6 @@ bool ModelHandle::ShouldRunInline(bool allowed, bool concurrent) const {
   return run_ns < (wake->known() ? wake->value() : kAssumedHopNs);
 }
 
-Status ModelHandle::ReadRequest(napi_value* args, size_t arg_count) {
-  const Meta& meta = env_->meta();
-  const auto input_count = static_cast<size_t>(meta.data[kMetaInputs]);
-  const auto output_count = static_cast<size_t>(meta.data[kMetaOutputs]);
-  request_.flags = static_cast<uint32_t>(meta.data[kMetaFlags]);
-  request_.inputs.resize(input_count);
-  request_.outputs.resize(output_count);
-  napi_env env = env_->env();
-  size_t next_arg = 0;
-  auto take_arg = [&]() -> napi_value {
-    napi_value value = nullptr;
-    if (request_.flags & kPacked) {
-      if (arg_count > 0) napi_get_element(env, args[0], static_cast<uint32_t>(next_arg++), &value);
-      return value;
-    }
-    return next_arg < arg_count ? args[next_arg++] : nullptr;
-  };
-  // One value is cached for each input and output: the same one twice would be freed under the first.
-  auto seen = [](const auto& list, const auto* last) {
-    for (const auto* other = list.data(); other != last; ++other) {
-      if (other->index == last->index) return true;
-    }
-    return false;
-  };
-  MetaReader reader(meta);
-  for (Argument& input : request_.inputs) {
-    input.index = static_cast<uint32_t>(reader.NextInt());
-    if (Status s = ReadShape(&reader, &input); !s.ok()) return s;
-    if (input.index >= model_->inputs().size() || seen(request_.inputs, &input)) {
-      return Status::InvalidInput("no such input, or the same one twice");
-    }
-    Status s = ReadTensor(env, "input", model_->inputs()[input.index], take_arg(), &input);
-    if (!s.ok()) return s;
-  }
-  for (Request::Output& output : request_.outputs) {
-    output.index = static_cast<uint32_t>(reader.NextInt());
-    output.given = reader.NextInt() != 0;
-    output.predicted = false;
-    if (output.index >= model_->outputs().size() || seen(request_.outputs, &output)) {
-      return Status::InvalidInput("no such output, or the same one twice");
-    }
-    if (!output.given) continue;
-    const ValueInfo& info = model_->outputs()[output.index];
-    if (Status s = ReadShape(&reader, &output.argument); !s.ok()) return s;
-    if (!output.argument.is_numbers()) {
-      return Status::InvalidInput("output \"" + info.name + "\": only tensors of numbers can be given");
-    }
-    Status s = ReadTensor(env, "output", info, take_arg(), &output.argument);
-    if (!s.ok()) return s;
-  }
-  return {};
-}
-
 Status ModelHandle::CachedTensor(CachedValue* cached, const Argument& argument, const OrtValue** out) {
   const bool hit = cached->value && cached->data == argument.data && cached->dtype == argument.dtype &&
                    cached->rank == argument.rank &&
@@ -156,7 +103,7 @@ napi_value ModelHandle::RunSync(napi_env env, napi_callback_info info) {
   size_t count = 0;
   auto* self = ReadCall<ModelHandle>(env, info, args, &count);
   if (self->closed_) return self->env_->Throw(self->ClosedStatus());
-  if (Status s = self->ReadRequest(args, count); !s.ok()) return self->env_->Throw(s);
+  if (Status s = self->Read(args, count); !s.ok()) return self->env_->Throw(s);
   return self->RunHere();
 }
 
@@ -165,7 +112,7 @@ napi_value ModelHandle::Run(napi_env env, napi_callback_info info) {
   size_t count = 0;
   auto* self = ReadCall<ModelHandle>(env, info, args, &count);
   if (self->closed_) return self->env_->Throw(self->ClosedStatus());
-  if (Status s = self->ReadRequest(args, count); !s.ok()) return self->env_->Throw(s);
+  if (Status s = self->Read(args, count); !s.ok()) return self->env_->Throw(s);
   const uint32_t flags = self->request_.flags;
   if (self->ShouldRunInline(flags & kMayRunInline, flags & kConcurrent)) return self->RunHere();
   return self->Submit();

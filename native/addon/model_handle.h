@@ -8,27 +8,13 @@
 #include "binding.h"
 #include "env.h"
 #include "model.h"
+#include "request.h"
 #include "values.h"
 
 namespace tercel::addon {
 
 class BindingHandle;
 class RunJob;
-
-// One call's arguments, read from meta.
-struct Request {
-  uint32_t flags = 0;
-  std::vector<Argument> inputs;
-  struct Output {
-    uint32_t index = 0;
-    bool given = false;
-    Argument argument;          // when given; else filled in where the shape is known before the run
-    napi_value made = nullptr;  // the typed array made for it
-    bool predicted = false;
-    bool in_scratch = false;
-  };
-  std::vector<Output> outputs;
-};
 
 // JS thread only.
 class ModelHandle : public RefCounted<ModelHandle> {
@@ -77,7 +63,9 @@ class ModelHandle : public RefCounted<ModelHandle> {
   static napi_value Stats(napi_env env, napi_callback_info info);
   static napi_value Close(napi_env env, napi_callback_info info);
 
-  Status ReadRequest(napi_value* args, size_t arg_count);
+  Status Read(napi_value* args, size_t count) {
+    return ReadRequest(env_->env(), env_->meta(), *model_, args, count, &request_);
+  }
   napi_value RunHere();
   // Writes the shape that the model declares into the output's argument; false where it says too
   // little.

@@ -21,8 +21,8 @@ struct ArenaAllocator : OrtAllocator {
 void* ArenaAlloc(OrtAllocator* self, size_t bytes) {
   if (bytes == 0) return nullptr;
   void* data = static_cast<ArenaAllocator*>(self)->arena->Allocate(bytes);
-  // Kernels do not look for null: the library's own allocator throws, and its executor makes a status of
-  // it. Returning null killed the process at the first write.
+  // Kernels do not look for null: the library's own allocator throws, and its executor makes a status
+  // of it. Returning null killed the process at the first write.
   if (!data) throw std::bad_alloc();
   return data;
 }

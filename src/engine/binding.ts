@@ -4,7 +4,7 @@ import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
 import { runFlags, settleInline } from './inline.js';
 import { startPolling, wait } from './mailbox.js';
 import { META_FLAGS, META_RUN_US, meta, tensorOver, type Marshaller } from './marshal.js';
-import { readPriority, readSignal, readTimeout, writeRun, type RunOptions } from './model.js';
+import { readPriority, readSignal, readTimeout, writeRun, type RunOptions } from './run-options.js';
 
 /** Shapes by input or output name. */
 export type BindShapes = Readonly<Record<string, readonly number[]>>;

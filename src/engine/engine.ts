@@ -4,7 +4,8 @@ import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
 import type { Tensor } from '../tensor.js';
 import type { EngineStats, ModelOptions } from '../types.js';
 import { loadModel } from './load.js';
-import type { Inputs, Model, RunOptions } from './model.js';
+import type { Inputs, Model } from './model.js';
+import type { RunOptions } from './run-options.js';
 import { stats } from './runtime.js';
 
 /** A model under a name and a version. */
