@@ -2,7 +2,8 @@
 //
 // No registry carries ONNX Runtime's header, so the slots, signatures and enum values that we need
 // are declared here. OrtApi is an append-only table of function pointers; a slot's index never
-// changes. Every call below is made by a test.
+// changes. The tests make every call below but those that stand in for a newer one in libraries before
+// 1.30 (GetTensorTypeAndShape and what reads its result for values).
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // loadModel(): sources, options, providers, sharing, and libraries that are not right.
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -143,6 +143,19 @@ describe('options', () => {
     await expect(
       loadModel(benchModel('mlp'), { threads: 2, affinity: 'nonsense' }),
     ).rejects.toThrow(ModelError);
+  });
+
+  it('write a profile, and name a library of operators that cannot be loaded', async () => {
+    const prefix = path.join(folder, 'profile');
+    const model = await loadModel(benchModel('tiny'), { profilePrefix: prefix });
+    model.runSync({ x: one });
+    await model.close();
+    const files = readdirSync(folder).filter((name) => name.startsWith('profile'));
+    expect(files.length).toBe(1);
+    expect(readFileSync(path.join(folder, files[0]!), 'utf8')).toContain('model_run');
+    await expect(
+      loadModel(benchModel('tiny'), { customOpLibraries: ['/nope/operators.so'] }),
+    ).rejects.toThrow(/custom operators "\/nope\/operators.so"/);
   });
 
   it('give the same numbers wherever memory comes from, and only our arena counts it', async () => {
