@@ -120,7 +120,7 @@ napi_value ModelHandle::Run(napi_env env, napi_callback_info info) {
 
 napi_value ModelHandle::RunHere() {
   napi_env env = env_->env();
-  const std::shared_ptr<Model> model = model_;  // a getter in a result cannot close it under us
+  Model* const model = model_.get();
   Runtime* runtime = model->runtime();
   input_names_.clear();
   input_values_.clear();

@@ -58,7 +58,6 @@ class Job : public Completion {
 
   // Set before Submit, constant after.
   const Ref<CompletionSink> sink;
-  uint64_t id = 0;                  // the caller's
   OrtIoBinding* binding = nullptr;  // run this binding; the vectors below are then empty
   InlineVector<const char*, 4> input_names;
   InlineVector<OrtValue*, 4> inputs;  // owned

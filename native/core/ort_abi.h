@@ -52,8 +52,8 @@ namespace tercel {
 inline constexpr uint32_t kOldestApi = 22;
 inline constexpr uint32_t kNewestApi = 30;
 
-enum OrtErrorCode : int { kOrtFail = 1, kOrtInvalidArgument = 2, kOrtNotImplemented = 9 };
-enum OrtAllocatorType : int { kOrtDeviceAllocator = 0, kOrtArenaAllocator = 1 };
+enum OrtErrorCode : int { kOrtInvalidArgument = 2 };
+enum OrtAllocatorType : int { kOrtDeviceAllocator = 0 };
 enum OrtMemType : int { kOrtMemDefault = 0 };
 enum OrtLanguage : int { kOrtNodeJs = 6 };
 

@@ -26,7 +26,7 @@ export interface RunOptions extends RunSyncOptions {
   priority?: number;
 }
 
-export const DEFAULT_PRIORITY = 4;
+const DEFAULT_PRIORITY = 4;
 
 /** Reads the priority. The caller's getters run here, before anything is written for native code. */
 export function readPriority(options: RunOptions | undefined): number {

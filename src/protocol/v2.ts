@@ -231,9 +231,6 @@ function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutp
       throw new InvalidInputError(`outputs[${i}]: a name is missing`);
     }
     const where = `output "${output['name']}"`;
-    if (outputs.findIndex((other) => isObject(other) && other['name'] === output['name']) !== i) {
-      throw new InvalidInputError(`${where} is asked for twice`);
-    }
     const parameters = parametersOf(output, where);
     if (parameters['shared_memory_region'] !== undefined) {
       throw new InvalidInputError(`${where}: shared memory is not available on this server`);
