@@ -13,13 +13,16 @@ export {
   type Value,
 } from './tensor.js';
 export type {
+  BatchingOptions,
   EngineStats,
   LogLevel,
   ModelOptions,
   ModelStats,
+  PadRule,
   ProviderSpec,
   RuntimeOptions,
   ValueMetadata,
+  WarmUpSample,
 } from './types.js';
 export {
   createEngine,

@@ -37,6 +37,25 @@ export interface NativeBinding {
   close(): void;
 }
 
+/** A model's policy; see ReadSchedulerOptions in native/addon/configure.cc. */
+export interface NativePolicy {
+  lanes: number;
+  maxQueue: number;
+  intraOpThreads: number;
+  weight: number;
+  maxBatch: number;
+  maxDelayUs: number;
+  preferredSizes: number[];
+  targetP99Us: number;
+  preserveOrder: boolean;
+  padding: { symbol: string; sizes: number[]; multiple: number }[];
+  /** The bytes of one element by the input's index. */
+  padValues: { input: number; bytes: Uint8Array }[];
+}
+
+/** The inputs of one warm-up run. */
+export type NativeSample = { input: number; dtype: number; dims: number[]; bytes: Uint8Array }[];
+
 export interface NativeModel {
   inputs: NativeValue[];
   outputs: NativeValue[];
@@ -57,7 +76,13 @@ export interface NativeModel {
     outputs: (readonly number[] | undefined)[],
   ): NativeBinding;
   stats(): unknown;
-  close(slot: number): void;
+  configure(policy: NativePolicy): void;
+  warm(
+    slot: number,
+    samples: NativeSample[],
+    options: { repeat: number; budgetMs: number; checkRows: boolean; throttle: boolean },
+  ): void;
+  close(slot: number, drain: boolean): void;
 }
 
 export interface NativeLoadOptions {
@@ -83,6 +108,7 @@ export interface NativeLoadOptions {
   lanes: number;
   maxQueue: number;
   inline: string;
+  throttle: boolean;
 }
 
 export interface NativeAddon {
@@ -110,6 +136,8 @@ export interface NativeAddon {
   stats(): Record<string, unknown>;
   providers(): string[];
   trim(): void;
+  /** Sets (0: only asks) how many compute threads run at once; returns the number. */
+  setComputeThreads(threads: number): number;
   setMeta(meta: Float64Array): void;
   connect(makeError: (code: number, message: string) => Error, onWake: () => void): void;
 }

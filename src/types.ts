@@ -52,6 +52,18 @@ export interface ModelOptions {
   fallback?: boolean;
   /** Native threads that execute run(). Default: as many as cores / threads. */
   lanes?: number;
+  /**
+   * The model's share of the compute threads while other models want them too, in proportion to theirs.
+   * Default 1.
+   */
+  weight?: number;
+  /**
+   * Requests that wait share a run. 'auto' measures after loading whether that pays, and with how many
+   * rows (engine.load() does so by default); an object says how. Default false.
+   */
+  batching?: BatchingOptions | false | 'auto';
+  /** Load and warm up at a low priority, so that what is served meanwhile stays quick. Default false. */
+  throttle?: boolean;
   /** Runs waiting for a lane; the next one gets OverloadError. Default 1024. */
   maxQueue?: number;
   /**
@@ -73,6 +85,55 @@ export interface ModelOptions {
   signal?: AbortSignal;
 }
 
+/** Where a dynamic dimension is padded to. */
+export type PadRule = { readonly sizes: readonly number[] } | { readonly multipleOf: number };
+
+/**
+ * How requests share runs. They do when the dtypes and all dimensions but the first agree, and the same
+ * outputs are wanted; the first dimension of every input and output counts the rows.
+ */
+export interface BatchingOptions {
+  /** Rows of one run at most; a request of more is split. Default: as measured, or 128 with a target. */
+  maxBatch?: number;
+  /**
+   * Microseconds that a request waits for others while the batch is not full. Default 0: a lane that is
+   * free takes what is there, and batches form by themselves while all are busy.
+   */
+  maxDelayUs?: number;
+  /** Sizes that go at once, without the delay. */
+  preferredSizes?: readonly number[];
+  /**
+   * Milliseconds that 99 of 100 requests shall take at most, from submission to result. Size and delay
+   * are then learnt from the runs, for the highest throughput inside the target, and a request that
+   * would come too late is refused with OverloadError.
+   */
+  targetP99Ms?: number;
+  /** Results leave in the order in which requests came. Default false. */
+  preserveOrder?: boolean;
+  /**
+   * Named dynamic dimensions (not the first) that are padded, up to the next of `sizes` or a multiple, so
+   * that requests of different sizes share a run. Outputs that have the dimension are cut back.
+   */
+  padding?: Readonly<Record<string, PadRule>>;
+  /** What to pad with, by input. Default 0. */
+  padValues?: Readonly<Record<string, number>>;
+}
+
+/** Inputs for one warm-up run. */
+export interface WarmUpSample {
+  /** Rows. Default 1. */
+  batch?: number;
+  data?: 'zero' | 'random';
+  /** Sizes of dynamic dimensions by name. Default 1. */
+  dimensions?: Readonly<Record<string, number>>;
+  /** Shapes by input; with or without the rows. */
+  shapes?: Readonly<Record<string, readonly number[]>>;
+  /** Raw little-endian data by input; what is not here is made up. */
+  inputs?: Readonly<Record<string, Uint8Array>>;
+  /** How often. Default 1. */
+  count?: number;
+}
+
 export type LogLevel = 'verbose' | 'info' | 'warning' | 'error' | 'fatal';
 
 export interface ModelStats {
@@ -91,6 +152,20 @@ export interface ModelStats {
   cancelled: number;
   queued: number;
   running: number;
+  /** Runs of the graph: a batch is one. */
+  executions: number;
+  /** Rows of completed runs: the inferences. */
+  rows: number;
+  /** Batches that failed and were run again one by one. */
+  retriedBatches: number;
+  /** Microseconds, summed over completed requests on lanes: in the queue, in the run; of failed ones both. */
+  queueUs: number;
+  runUs: number;
+  failedUs: number;
+  /** Runs on lanes by their rows. */
+  batches: { rows: number; runs: number; runUs: number }[];
+  /** The policy now: the largest batch allowed; with a latency target, what was learnt. */
+  batching: { maxBatch: number; batch: number; delayUs: number; p99Us: number };
   /** Native threads started for the model. */
   lanes: number;
   /** Approximate median of one run, in microseconds; 0 before the first. */
@@ -138,6 +213,11 @@ export interface RuntimeOptions {
     /** Keep the arena resident (mlock; needs `ulimit -l`). Default false. */
     lock?: boolean;
   };
+  /**
+   * Lanes' runs that compute at the same time, over all models, counted in their threads. A model whose
+   * run has more threads gets all of them. Default: the machine's processors.
+   */
+  computeThreads?: number;
   /** ONNX Runtime's own messages on stderr. Default 'fatal': errors arrive as exceptions. */
   logLevel?: LogLevel;
 }

@@ -5,8 +5,10 @@
 
 #include "clock.h"
 #include "closure.h"
+#include "configure.h"
 #include "describe.h"
 #include "env.h"
+#include "read.h"
 #include "tasks.h"
 #include "values.h"
 
@@ -14,18 +16,6 @@ namespace tercel::addon {
 
 namespace {
 
-std::string Text(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string();
-}
-int64_t Integer(const Napi::Object& object, const char* name, int64_t otherwise) {
-  const Napi::Value value = object.Get(name);
-  return value.IsNumber() ? value.As<Napi::Number>().Int64Value() : otherwise;
-}
-bool Flag(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  return value.IsBoolean() && value.As<Napi::Boolean>().Value();
-}
 std::vector<std::string> Texts(const Napi::Value& value) {
   std::vector<std::string> texts;
   if (!value.IsArray()) return texts;
@@ -42,12 +32,6 @@ StringPairs Pairs(const Napi::Value& value) {
   for (size_t i = 0; i + 1 < flat.size(); i += 2) pairs.emplace_back(flat[i], flat[i + 1]);
   return pairs;
 }
-std::vector<uint8_t> CopyBytes(const Napi::Value& value) {
-  if (!value.IsTypedArray()) return {};
-  const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
-  return {array.Data(), array.Data() + array.ByteLength()};
-}
-
 // start({library, maxBytes, hugePages, lockMemory, logLevel})
 napi_value Start(napi_env env, napi_callback_info info) {
   napi_value args[1];
@@ -92,8 +76,7 @@ ModelOptions ReadModelOptions(const Napi::Object& object) {
   options.profile_prefix = Text(object, "profilePrefix");
   options.custom_op_libraries = Texts(object.Get("customOpLibraries"));
   options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
-  options.scheduler.lanes = static_cast<int>(Integer(object, "lanes", 1));
-  options.scheduler.max_queue = static_cast<size_t>(Integer(object, "maxQueue", 1024));
+  options.scheduler = ReadSchedulerOptions(object);
   return options;
 }
 
@@ -120,6 +103,8 @@ napi_value Load(napi_env env, napi_callback_info info) {
   task->inline_mode = inline_mode == "always"  ? ModelHandle::Inline::kAlways
                       : inline_mode == "never" ? ModelHandle::Inline::kNever
                                                : ModelHandle::Inline::kAuto;
+  // A model of several threads makes them while it loads, and they would stay slow.
+  task->set_throttled(Flag(options, "throttle") && task->options.intra_op_threads == 1);
   bool pending = false;
   if (!Ok(napi_is_exception_pending(env, &pending)) || pending) return nullptr;
   task->Start(ReadUint32(env, args[0]));
@@ -193,6 +178,17 @@ napi_value Providers(napi_env env, napi_callback_info info) {
   return status.ok() ? MakeStringArray(env, names) : self->Throw(status);
 }
 
+// setComputeThreads(n): runnable at once, over all models; returns the number now (0 only asks)
+napi_value SetComputeThreads(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  ComputeBudget* budget = self->runtime()->budget();
+  if (const uint32_t threads = ReadUint32(env, args[0])) budget->SetLimit(static_cast<int>(threads));
+  napi_value result = nullptr;
+  napi_create_int32(env, budget->limit(), &result);
+  return result;
+}
+
 napi_value Trim(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<AddonEnv>(env, info, args);
@@ -229,6 +225,7 @@ napi_value Init(napi_env env, napi_value exports) {
                     AddFunction(env, exports, "stats", Stats, self) &&
                     AddFunction(env, exports, "providers", Providers, self) &&
                     AddFunction(env, exports, "trim", Trim, self) &&
+                    AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
                     AddFunction(env, exports, "setMeta", SetMeta, self) &&
                     AddFunction(env, exports, "connect", Connect, self);
   return made ? exports : nullptr;

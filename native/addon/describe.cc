@@ -96,6 +96,27 @@ napi_value DescribeModelStats(napi_env env, Model& model) {
   SetCount(object, "queued", stats.queued);
   SetCount(object, "running", stats.running);
   SetCount(object, "lanes", stats.lanes);
+  SetCount(object, "executions", stats.runs + model.sync_runs());
+  SetCount(object, "rows", stats.rows + model.sync_runs());
+  SetCount(object, "retriedBatches", stats.retried);
+  object.Set("queueUs", static_cast<double>(stats.queue_ns) / 1000);
+  object.Set("runUs", static_cast<double>(stats.run_ns) / 1000);
+  object.Set("failedUs", static_cast<double>(stats.failed_ns) / 1000);
+  Napi::Array batches = Napi::Array::New(env, stats.batches.size());
+  for (uint32_t i = 0; i < stats.batches.size(); ++i) {
+    Napi::Object batch = Napi::Object::New(env);
+    batch.Set("rows", stats.batches[i].rows);
+    SetCount(batch, "runs", stats.batches[i].runs);
+    batch.Set("runUs", static_cast<double>(stats.batches[i].run_ns) / 1000);
+    batches[i] = batch;
+  }
+  object.Set("batches", batches);
+  Napi::Object batching = Napi::Object::New(env);
+  batching.Set("maxBatch", static_cast<double>(scheduler.max_batch()));
+  batching.Set("batch", stats.cap);
+  batching.Set("delayUs", static_cast<double>(stats.delay_ns) / 1000);
+  batching.Set("p99Us", static_cast<double>(stats.p99_ns) / 1000);
+  object.Set("batching", batching);
   object.Set("medianRunUs", static_cast<double>(scheduler.run_time().value()) / 1000);
   return object;
 }

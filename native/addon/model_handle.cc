@@ -49,7 +49,8 @@ napi_value ModelHandle::Wrap(Ref<AddonEnv> env, std::shared_ptr<Model> model, In
   const bool made =
       AddFunction(e, object, "runSync", RunSync, self) && AddFunction(e, object, "run", Run, self) &&
       AddFunction(e, object, "bind", Bind, self) && AddFunction(e, object, "stats", Stats, self) &&
-      AddFunction(e, object, "close", Close, self);
+      AddFunction(e, object, "configure", Configure, self) &&
+      AddFunction(e, object, "warm", Warm, self) && AddFunction(e, object, "close", Close, self);
   return made ? object : nullptr;
 }
 
@@ -58,16 +59,18 @@ Status ModelHandle::ClosedStatus() const { return Status::Closed("the model was 
 bool ModelHandle::ShouldRunInline(bool allowed, bool concurrent) const {
   if (inline_mode_ != Inline::kAuto) return inline_mode_ == Inline::kAlways;
   Scheduler& scheduler = model_->scheduler();
-  if (!scheduler.run_time().known()) return false;
+  if (!scheduler.run_time().known() || scheduler.preserves_order()) return false;
+  static const bool has_other_processors = std::thread::hardware_concurrency() > 1;
   const int64_t run_ns = scheduler.run_time().value();
   if (run_ns < kSubmitCostNs) {
     // Shorter than handing it over, and still: with many under way, a lane on another processor takes
     // what it can, and this thread the rest.
-    static const bool has_other_processors = std::thread::hardware_concurrency() > 1;
     const size_t in_flight = scheduler.in_flight();
     return !has_other_processors || !(concurrent || in_flight > 0) || in_flight >= kLaneShare;
   }
   if (!allowed || scheduler.in_flight() != 0) return false;
+  // Others are on their way: they batch, or at least leave this thread to bring the next.
+  if (concurrent && has_other_processors) return false;
   const RunningMedian* wake = env_->runtime()->wake_cost();
   return run_ns < (wake->known() ? wake->value() : kAssumedHopNs);
 }
@@ -316,8 +319,17 @@ napi_value ModelHandle::Submit() {
   napi_env env = env_->env();
   Runtime* runtime = model_->runtime();
   const Meta& meta = env_->meta();
-  if (Ref<RunJob> spare = TakeSpare()) return SubmitJob(env_.get(), std::move(spare), meta);
+  const bool share_results = request_.flags & kShareResults;
+  if (Ref<RunJob> staged = Stage()) {
+    staged->share_results = share_results;
+    return SubmitJob(env_.get(), std::move(staged), meta, [this](RunJob* job) { WriteRows(job); });
+  }
+  if (Ref<RunJob> spare = TakeSpare()) {
+    spare->share_results = share_results;
+    return SubmitJob(env_.get(), std::move(spare), meta);
+  }
   Ref<RunJob> job(new RunJob(Ref<ModelHandle>(this)));
+  job->share_results = share_results;
   Status status;
 
   // One lease for all ordinary inputs, so that what JS does to its buffers meanwhile does not matter,
@@ -349,6 +361,9 @@ napi_value ModelHandle::Submit() {
     }
     job->leases.push_back(lease);
   }
+  uint32_t rows = 0;
+  const bool has_rows = model_->scheduler().max_batch() > 1 && FindBucket(&rows) && !padded_;
+  std::vector<uint8_t*> sources, targets;  // when it may be split
   size_t offset = 0;
   auto take = [&](size_t bytes) {
     uint8_t* data = lease->data() + offset;
@@ -371,6 +386,9 @@ napi_value ModelHandle::Submit() {
       status = MakeTensor(runtime, input.type(), input.dims, input.rank, data, input.bytes, &value);
     }
     if (!status.ok()) return env_->Throw(status);
+    if (has_rows)
+      sources.push_back(static_cast<uint8_t*>(copied[i] ? lease->data() + offset - RoundUp(input.bytes)
+                                                        : input.data));
     job->input_names.push_back(info.name.c_str());
     job->inputs.push_back(value);
   }
@@ -390,7 +408,8 @@ napi_value ModelHandle::Submit() {
     }
     if (output.predicted) {
       const Argument& argument = output.argument;
-      void* data = argument.bytes ? take(argument.bytes) : nullptr;
+      uint8_t* data = argument.bytes ? take(argument.bytes) : nullptr;
+      if (has_rows) targets.push_back(data);
       status = MakeTensor(runtime, argument.type(), argument.dims, argument.rank, data, argument.bytes,
                           &value);
       if (!status.ok()) return env_->Throw(status);
@@ -408,6 +427,15 @@ napi_value ModelHandle::Submit() {
     reusable = reusable && output.predicted && output.argument.bytes > 0;
   }
   if (reusable) job->Remember(request_);
+  if (has_rows) {
+    job->rows = rows;
+    job->bucket = bucket_;
+    const bool may_split = rows > bucket_->capacity() && bucket_->has_outputs();
+    if (may_split && targets.size() == request_.outputs.size()) {
+      for (uint8_t* source : sources) job->sources.push_back(source);
+      for (uint8_t* target : targets) job->targets.push_back(target);
+    }
+  }
   return SubmitJob(env_.get(), std::move(job), meta);
 }
 
@@ -430,16 +458,19 @@ napi_value ModelHandle::Stats(napi_env env, napi_callback_info info) {
   return DescribeModelStats(env, *self->model_);
 }
 
+// close(slot, drain): with drain, what is in flight goes on to its end
 napi_value ModelHandle::Close(napi_env env, napi_callback_info info) {
-  napi_value args[1];
+  napi_value args[2];
   auto* self = ReadCall<ModelHandle>(env, info, args);
   if (self->closed_) return Undefined(env);
   self->closed_ = true;
   self->wants_close_ = true;
   self->close_slot_ = ReadUint32(env, args[0]);
+  bool drain = false;
+  napi_get_value_bool(env, args[1], &drain);
   for (BindingHandle* binding : std::set<BindingHandle*>(self->bindings_)) binding->CloseNow();
   for (JsCompletion* completion : self->env_->slots()) {
-    auto* job = dynamic_cast<RunJob*>(completion);
+    auto* job = drain ? nullptr : dynamic_cast<RunJob*>(completion);
     if (job && job->handle().get() == self) job->Cancel(self->ClosedStatus());
   }
   if (self->jobs_ == 0) self->ReleaseModel();
@@ -456,6 +487,8 @@ void ModelHandle::ReleaseModel() {
 
 void ModelHandle::DropCaches() {
   spares_.clear();
+  staged_spares_.clear();
+  bucket_.reset();
   binding_.reset();
   bound_ = false;
   last_values_.clear();

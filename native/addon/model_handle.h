@@ -1,6 +1,8 @@
 // ModelHandle: one JS environment's hold on a Model. src/engine/model.ts is the class around it.
 #pragma once
 
+#include <array>
+#include <map>
 #include <memory>
 #include <set>
 #include <vector>
@@ -8,6 +10,7 @@
 #include "binding.h"
 #include "env.h"
 #include "model.h"
+#include "padding.h"
 #include "request.h"
 #include "values.h"
 
@@ -34,6 +37,8 @@ class ModelHandle : public RefCounted<ModelHandle> {
   bool ShouldRunInline(bool allowed, bool concurrent) const;
   // Keeps a job for the next run of the same shapes, if there is room.
   void KeepSpare(Ref<RunJob> job);
+  // The same for jobs whose rows lie in blocks: these fit any request.
+  void KeepStaged(Ref<RunJob> job);
   // Counts what runs on lanes for this handle; the model is let go when closed and idle.
   void BeginJob() { ++jobs_; }
   void EndJob();
@@ -61,6 +66,8 @@ class ModelHandle : public RefCounted<ModelHandle> {
   static napi_value Run(napi_env env, napi_callback_info info);
   static napi_value Bind(napi_env env, napi_callback_info info);
   static napi_value Stats(napi_env env, napi_callback_info info);
+  static napi_value Configure(napi_env env, napi_callback_info info);
+  static napi_value Warm(napi_env env, napi_callback_info info);
   static napi_value Close(napi_env env, napi_callback_info info);
 
   Status Read(napi_value* args, size_t count) {
@@ -74,6 +81,15 @@ class ModelHandle : public RefCounted<ModelHandle> {
   // small result costs no ArrayBuffer. Leaves it to ORT otherwise.
   void Predict(size_t position, Request::Output* output, const MetaWriter& meta);
   napi_value Submit();
+  // A job for the request as rows of a batch; null when it cannot share one.
+  Ref<RunJob> Stage();
+  bool PadShapes();
+  // Sets bucket_, shapes_ and padded_; false when the request has no rows.
+  bool FindBucket(uint32_t* rows);
+  // The request's own, without padding; null for an input that it has not.
+  const int64_t* DimsOf(uint32_t input) const;
+  // Copies the request's inputs to the rows that the job was given.
+  void WriteRows(RunJob* job);
   // A spare job with this request's inputs written into it; null when none fits.
   Ref<RunJob> TakeSpare();
   // The call itself. When a call has the very values of the one before, they are bound, and while that
@@ -95,6 +111,17 @@ class ModelHandle : public RefCounted<ModelHandle> {
 
   // Jobs that are done, with their memory and values: making them anew costs the JS thread 0.7 us.
   std::vector<Ref<RunJob>> spares_;
+  std::vector<Ref<RunJob>> staged_spares_;
+
+  // What Configure set.
+  std::vector<PadRule> pad_rules_;
+  std::map<uint32_t, std::array<uint8_t, 8>> pad_values_;  // an element's bytes, by input
+  // Of the last request that was staged.
+  Ref<Bucket> bucket_;
+  std::vector<Bucket::Shape> shapes_;
+  std::vector<uint32_t> wanted_;
+  std::vector<std::array<int64_t, kMaxRank>> padded_dims_;
+  bool padded_ = false;
 
   // Reused between calls, so that a run allocates nothing.
   Request request_;

@@ -1,6 +1,9 @@
 #include "run_job.h"
 
+#include <algorithm>
+
 #include "clock.h"
+#include "padding.h"
 
 namespace tercel::addon {
 
@@ -16,7 +19,8 @@ RunJob::~RunJob() = default;
 
 void RunJob::Cancel(Status reason) { model_->scheduler().Cancel(this, std::move(reason)); }
 
-napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta) {
+napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
+                     const std::function<void(RunJob*)>& write) {
   const auto slot = static_cast<uint32_t>(meta.data[kMetaSlot]);
   const double timeout_ms = meta.data[kMetaTimeoutMs];
   const int64_t now = NowNs();
@@ -27,13 +31,22 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta) {
   const bool poll = run_time.known() && run_time.value() < kWorthPollingNs;
   if (poll) {
     env->last_activity_ns = now;
-    env->poll_limit_ns = 2 * run_time.value() + 50'000;
+    env->poll_limit_ns = 2 * scheduler.batch_time().value() + 50'000;
   }
   env->mailbox()->Expect(poll);
   env->Put(slot, job.get());
   env->meta().data[kMetaRunUs] = poll ? 1 : 0;  // tells JS to poll
   job->handle()->BeginJob();
-  Status status = scheduler.Submit(job);
+  Status status;
+  if (write) {
+    status = scheduler.Reserve(job);
+    if (status.ok()) {
+      write(job.get());
+      scheduler.Ready(job);
+    }
+  } else {
+    status = scheduler.Submit(job);
+  }
   if (status.ok()) {
     napi_value submitted = nullptr;
     napi_get_boolean(env->env(), true, &submitted);
@@ -48,6 +61,15 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta) {
 void RunJob::Employ(Ref<ModelHandle> handle) {
   handle_ = std::move(handle);
   model_ = handle_->model();
+}
+
+void RunJob::Stage(Ref<Bucket> staged, uint32_t row_count, const Request& request) {
+  bucket = std::move(staged);
+  rows = row_count;
+  unpadded.clear();
+  results.clear();
+  for (const Request::Output& output : request.outputs)
+    results.push_back({output.index, Result::kMake});
 }
 
 void RunJob::Remember(const Request& request) {
@@ -86,11 +108,71 @@ void RunJob::End() {
   if (binding_handle) binding_handle->EndRun();
   keep.reset();
   model_.reset();
-  if (reusable_ && status.ok() && !predictions_dropped) {
+  const bool staged = block || shared_outputs;
+  if (staged) {
+    Reset();
+    handle->KeepStaged(Ref<RunJob>(this));
+  } else if (reusable_ && status.ok() && !predictions_dropped) {
     Reset();
     handle->KeepSpare(Ref<RunJob>(this));
   }
   handle->EndJob();
+}
+
+Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
+  if (!block) {
+    Status status = ReadNumbers(outputs[i], numbers);
+    if (!status.ok() || !share_results || numbers->bytes < kShareFromBytes) return status;
+    for (const Ref<Lease>& lease : leases) {
+      const auto* data = static_cast<const uint8_t*>(numbers->data);
+      if (data >= lease->data() && data < lease->data() + lease->bytes()) holder->lease = lease;
+    }
+    // What ORT allocated goes with its value.
+    holder->outputs = Ref<SharedOutputs>(new SharedOutputs);
+    holder->outputs->values.emplace_back(outputs[i]);
+    outputs[i] = nullptr;
+    return {};
+  }
+  const Bucket::Value& value = bucket->outputs()[i];
+  if (shared_outputs) {
+    Status status = ReadNumbers(shared_outputs->values[i].get(), numbers);
+    if (!status.ok() || numbers->rank == 0 || numbers->dims[0] == 0) return status;
+    const size_t row_bytes = numbers->bytes / static_cast<size_t>(numbers->dims[0]);
+    // A request that ran alone may have outputs without rows.
+    if (numbers->dims[0] >= static_cast<int64_t>(first_row + rows)) {
+      numbers->data = static_cast<const uint8_t*>(numbers->data) + row_bytes * first_row;
+      numbers->bytes = row_bytes * rows;
+      numbers->dims[0] = rows;
+    }
+    if (share_results) holder->outputs = shared_outputs;
+    return {};
+  }
+  numbers->dtype = value.dtype;
+  numbers->rank = value.dims.size();
+  std::copy(value.dims.begin(), value.dims.end(), numbers->dims);
+  numbers->dims[0] = rows;
+  numbers->data = Bucket::RowAt(*block, value, first_row);
+  numbers->bytes = value.row_bytes * rows;
+  if (share_results) holder->lease = block->lease();
+  return {};
+}
+
+bool RunJob::MakeResult(napi_env env, size_t i, MetaWriter* writer, napi_value* out, Status* problem) {
+  Runtime* runtime = model_->runtime();
+  Numbers numbers;
+  Holder holder;
+  *problem = Output(i, &numbers, &holder);
+  if (!problem->ok()) return false;
+  std::vector<uint8_t> cropped;
+  if (i < unpadded.size() && !std::equal(unpadded[i].begin(), unpadded[i].end(), numbers.dims)) {
+    cropped.resize(numbers.bytes);
+    numbers.bytes =
+        Crop(numbers.data, numbers.dims, unpadded[i], DTypeBytes(numbers.dtype), cropped.data());
+    numbers.data = cropped.data();
+    std::copy(unpadded[i].begin(), unpadded[i].end(), numbers.dims);
+    holder = {};
+  }
+  return NumbersToJs(env, runtime, numbers, holder, writer, i, out);
 }
 
 napi_value RunJob::Finish(napi_env env, napi_value targets) {
@@ -122,6 +204,11 @@ napi_value RunJob::Finish(napi_env env, napi_value targets) {
         continue;
       }
       case Result::kMake:
+        if (block || (share_results && info.type.kind == OnnxKind::kTensor &&
+                      DTypeBytes(info.type.dtype) != 0)) {
+          if (MakeResult(env, i, &writer, &data, &problem)) break;
+          return problem.ok() ? nullptr : addon->Throw(problem);
+        }
         if (!OutputToJs(env, runtime, info.type, outputs[i], &writer, i, &data, &problem)) {
           return problem.ok() ? nullptr : addon->Throw(problem);
         }

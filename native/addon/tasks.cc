@@ -1,8 +1,27 @@
 #include "tasks.h"
 
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <system_error>
 
 namespace tercel::addon {
+
+namespace {
+
+// Linux gives each thread a priority of its own; a thread that begins others hands it on to them. Ten
+// leaves a tenth of a processor that is fully used otherwise.
+void Throttle() {
+#if defined(__linux__)
+  constexpr int kNice = 10;
+  (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);
+#endif
+}
+
+}  // namespace
 
 ThreadTask::~ThreadTask() {
   if (thread_.joinable()) thread_.join();
@@ -17,11 +36,34 @@ void ThreadTask::Start(uint32_t slot) {
     Work();
     sink->Post(std::move(completion));
   };
+  auto on_thread = [run, throttled = throttled_](Ref<Completion> completion) {
+    if (throttled) Throttle();
+    run(std::move(completion));
+  };
   try {
-    thread_ = std::thread(run, self);
+    thread_ = std::thread(on_thread, self);
   } catch (const std::system_error&) {
     run(std::move(self));
   }
+}
+
+void WarmTask::Work() {
+  if (check_rows && !samples.empty()) {
+    // A model that cannot run two rows at once just does not batch.
+    (void)RowsAreIndependent(model_.get(), samples.front(), &rows_independent_).ok();
+    samples.erase(samples.begin());
+  }
+  status_ = WarmUp(model_.get(), samples, repeat, budget_ns, &run_ns_);
+}
+
+napi_value WarmTask::Finish(napi_env env, napi_value) {
+  if (!status_.ok()) return env_->Throw(status_);
+  Napi::Array run_ns = Napi::Array::New(env, run_ns_.size());
+  for (uint32_t i = 0; i < run_ns_.size(); ++i) run_ns[i] = static_cast<double>(run_ns_[i]);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("runNs", run_ns);
+  result.Set("rowsIndependent", rows_independent_);
+  return result;
 }
 
 void LoadTask::Work() {

@@ -9,6 +9,7 @@
 #include "env.h"
 #include "model.h"
 #include "model_handle.h"
+#include "warm_up.h"
 
 namespace tercel::addon {
 
@@ -18,6 +19,8 @@ class ThreadTask : public Completion, public JsCompletion {
   ~ThreadTask() override;
   // Where the system has no thread to give, the work is done here and now.
   void Start(uint32_t slot);
+  // The work shall not hold up what the process serves meanwhile.
+  void set_throttled(bool throttled) { throttled_ = throttled; }
 
  protected:
   explicit ThreadTask(Ref<AddonEnv> env) : env_(std::move(env)) {}
@@ -27,6 +30,7 @@ class ThreadTask : public Completion, public JsCompletion {
 
  private:
   std::thread thread_;
+  bool throttled_ = false;
 };
 
 class LoadTask : public ThreadTask, public Cancellable {
@@ -52,6 +56,28 @@ class LoadTask : public ThreadTask, public Cancellable {
   LoadCancellation cancellation_;
   Status status_;
   std::shared_ptr<Model> model_;
+};
+
+class WarmTask : public ThreadTask {
+ public:
+  WarmTask(Ref<AddonEnv> env, std::shared_ptr<Model> model)
+      : ThreadTask(std::move(env)), model_(std::move(model)) {}
+
+  napi_value Finish(napi_env env, napi_value targets) override;
+
+  // Set before Start.
+  std::vector<WarmSample> samples;
+  int repeat = 1;
+  int64_t budget_ns = 0;
+  bool check_rows = false;  // the first sample has two rows: see whether they mix
+
+ private:
+  void Work() override;
+
+  const std::shared_ptr<Model> model_;
+  Status status_;
+  std::vector<int64_t> run_ns_;
+  bool rows_independent_ = false;
 };
 
 class ReleaseTask : public ThreadTask {

@@ -385,18 +385,57 @@ bool OutputToJs(napi_env env, Runtime* runtime, const ValueType& declared, const
   size_t rank = 0, elements = 0;
   *status = ReadOutput(value, &dtype, dims, &rank, &elements);
   if (!status->ok()) return false;
-  const size_t bytes = elements * DTypeBytes(dtype);
-  void* scratch = dtype == DType::kString ? nullptr : meta->Scratch(position, bytes);
-  meta->PutShape(dtype, scratch != nullptr, dims, rank);
-  if (!scratch) {
+  if (dtype == DType::kString) {
+    meta->PutShape(dtype, false, dims, rank);
     *out = DataToJs(env, runtime, value, dtype, elements, status);
     return *out != nullptr;
   }
-  const void* source = nullptr;
-  *status = NumbersOf(value, &source);
-  if (!status->ok()) return false;
-  if (bytes) std::memcpy(scratch, source, bytes);
-  runtime->copies()->out.fetch_add(bytes, std::memory_order_relaxed);
+  Numbers numbers;
+  *status = ReadNumbers(value, &numbers);
+  return status->ok() && NumbersToJs(env, runtime, numbers, {}, meta, position, out);
+}
+
+Status ReadNumbers(const OrtValue* value, Numbers* out) {
+  size_t elements = 0;
+  Status status = ReadOutput(value, &out->dtype, out->dims, &out->rank, &elements);
+  if (!status.ok()) return status;
+  out->bytes = elements * DTypeBytes(out->dtype);
+  return NumbersOf(value, &out->data);
+}
+
+namespace {
+
+// An ArrayBuffer over memory that the holder keeps; null where the build refuses those (Electron).
+napi_value ShareBuffer(napi_env env, const Numbers& numbers, const Holder& holder) {
+  auto* held = new Holder(holder);
+  auto finalize = [](napi_env, void*, void* hint) { delete static_cast<Holder*>(hint); };
+  napi_value buffer = nullptr;
+  if (!Ok(napi_create_external_arraybuffer(env, const_cast<void*>(numbers.data), numbers.bytes,
+                                           finalize, held, &buffer))) {
+    delete held;
+    return nullptr;
+  }
+  return buffer;
+}
+
+}  // namespace
+
+bool NumbersToJs(napi_env env, Runtime* runtime, const Numbers& numbers, const Holder& holder,
+                 MetaWriter* meta, size_t position, napi_value* out) {
+  void* target = meta->Scratch(position, numbers.bytes);
+  meta->PutShape(numbers.dtype, target != nullptr, numbers.dims, numbers.rank);
+  const size_t elements = numbers.bytes / DTypeBytes(numbers.dtype);
+  if (!target && numbers.bytes >= kShareFromBytes && (holder.lease || holder.outputs)) {
+    if (napi_value buffer = ShareBuffer(env, numbers, holder)) {
+      return Ok(napi_create_typedarray(env, ArrayOf(numbers.dtype), elements, buffer, 0, out));
+    }
+  }
+  if (!target) {
+    *out = MakeTypedArray(env, numbers.dtype, elements, &target);
+    if (!*out) return false;
+  }
+  if (numbers.bytes) std::memcpy(target, numbers.data, numbers.bytes);
+  runtime->copies()->out.fetch_add(numbers.bytes, std::memory_order_relaxed);
   return true;
 }
 

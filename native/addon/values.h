@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "env.h"
+#include "job.h"
 #include "tensor.h"
 
 namespace tercel::addon {
@@ -41,7 +42,7 @@ enum MetaField : size_t {
   kMetaSlot = 5,
   kMetaRunUs = 6,
 };
-enum RequestFlags : uint32_t { kPacked = 1, kMayRunInline = 2, kConcurrent = 4 };
+enum RequestFlags : uint32_t { kPacked = 1, kMayRunInline = 2, kConcurrent = 4, kShareResults = 8 };
 inline constexpr int kSequenceValue = -1;
 inline constexpr int kNestedValue = -1;
 
@@ -104,6 +105,29 @@ Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_va
 // Makes the value of strings or of a sequence (its tensors are copied into `runtime`'s arena leases).
 Status MakeOwnedValue(napi_env env, Runtime* runtime, const ValueInfo& info, const Argument& argument,
                       std::vector<Ref<Lease>>* leases, OrtValue** out);
+
+// Numbers that a run left somewhere.
+struct Numbers {
+  DType dtype = DType::kUndefined;
+  size_t rank = 0;
+  int64_t dims[kMaxRank];
+  const void* data = nullptr;
+  size_t bytes = 0;
+};
+// What keeps the memory of a result that JS shares instead of having a copy.
+struct Holder {
+  Ref<Lease> lease;
+  Ref<SharedOutputs> outputs;
+};
+// Smaller results are copied: a buffer over foreign memory costs 1 us and a finalizer.
+inline constexpr size_t kShareFromBytes = 16384;
+
+// Makes the JS data of numbers at `position` of the request, writing their shape to meta; *out stays
+// null where they went to the scratch. JS shares large ones when there is a holder.
+bool NumbersToJs(napi_env env, Runtime* runtime, const Numbers& numbers, const Holder& holder,
+                 MetaWriter* meta, size_t position, napi_value* out);
+// Dtype, shape and address of a tensor of numbers.
+Status ReadNumbers(const OrtValue* value, Numbers* out);
 
 // Makes the JS data of the output at `position` of the request, writing its shape to meta; *out stays
 // null where the data went to the scratch. False with a pending exception, or with *status set.

@@ -8,11 +8,16 @@
 
 namespace tercel {
 
+Status MakeTensor(const OrtMemoryInfo* memory, DType dtype, const int64_t* dims, size_t rank,
+                  void* data, size_t bytes, OrtValue** out) {
+  return ToStatus(
+      ort.CreateTensorWithDataAsOrtValue(memory, data, bytes, dims, rank, static_cast<int>(dtype), out),
+      Code::kInvalidInput);
+}
+
 Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
                   size_t bytes, OrtValue** out) {
-  return ToStatus(ort.CreateTensorWithDataAsOrtValue(runtime->cpu_memory(), data, bytes, dims, rank,
-                                                     static_cast<int>(dtype), out),
-                  Code::kInvalidInput);
+  return MakeTensor(runtime->cpu_memory(), dtype, dims, rank, data, bytes, out);
 }
 
 Status MakeStringTensor(const std::vector<std::string>& strings, const int64_t* dims, size_t rank,

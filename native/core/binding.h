@@ -62,7 +62,10 @@ class Binding : public RefCounted<Binding> {
   uint32_t runs_ = 0;
 };
 
-// Makes an OrtValue over memory that somebody else keeps.
+// Makes an OrtValue over memory that somebody else keeps. `memory` describes where it is.
+Status MakeTensor(const OrtMemoryInfo* memory, DType dtype, const int64_t* dims, size_t rank,
+                  void* data, size_t bytes, OrtValue** out);
+// The same over plain CPU memory.
 Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
                   size_t bytes, OrtValue** out);
 // Makes an OrtValue of strings; NUL bytes are kept.

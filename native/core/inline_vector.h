@@ -22,6 +22,10 @@ class InlineVector {
     more_.push_back(value);
     ++size_;
   }
+  void clear() {
+    size_ = 0;
+    more_.clear();
+  }
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   T* data() { return size_ <= N ? inline_ : more_.data(); }

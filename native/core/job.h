@@ -1,4 +1,4 @@
-// Job: one run of a model on a lane, from submission to completion.
+// Job: one request to a model, from submission to completion.
 //
 //   new -> queued -> running -> done -> (the sink's thread)
 //             \________________/^
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "bucket.h"
 #include "inline_vector.h"
 #include "ort_library.h"
 #include "ref.h"
@@ -46,17 +47,25 @@ class CompletionSink : public RefCounted<CompletionSink> {
 inline constexpr int kPriorities = 8;
 inline constexpr int kDefaultPriority = 4;
 
+// Outputs of a batch that ONNX Runtime allocated: each job's are its rows of them.
+class SharedOutputs : public RefCounted<SharedOutputs> {
+ public:
+  std::vector<OrtPtr<OrtValue>> values;
+
+ private:
+  friend class RefCounted<SharedOutputs>;
+  ~SharedOutputs() = default;
+};
+
+// A job brings its values (inputs, outputs, leases), or its rows lie in a block of its bucket and share
+// a run with their neighbours. One that brings values may have a bucket too, and sources and targets:
+// then a run that would be larger than a batch is split.
 class Job : public Completion {
  public:
   explicit Job(Ref<CompletionSink> sink) : sink(std::move(sink)) {}
-  ~Job() override {
-    for (OrtValue* value : inputs) ort.ReleaseValue(value);
-    for (OrtValue* value : outputs) {
-      if (value) ort.ReleaseValue(value);
-    }
-  }
+  ~Job() override { DropValues(); }
 
-  // Set before Submit, constant after.
+  // Set before Submit or Reserve, constant after.
   const Ref<CompletionSink> sink;
   OrtIoBinding* binding = nullptr;  // run this binding; the vectors below are then empty
   InlineVector<const char*, 4> input_names;
@@ -65,12 +74,23 @@ class Job : public Completion {
   std::vector<Ref<Lease>> leases;   // what the values above point into
   int64_t deadline_ns = 0;          // NowNs() clock; 0 is none
   int priority = kDefaultPriority;  // 1 (first) to kPriorities
+  Ref<Bucket> bucket;
+  uint32_t rows = 0;
+  InlineVector<uint8_t*, 4> sources;  // row 0 of each input and output, in the bucket's order
+  InlineVector<uint8_t*, 4> targets;
 
   // Owned; null before the run where ORT shall allocate. Written by the lane.
   InlineVector<OrtValue*, 4> outputs;
   // Outputs whose memory has the shape that the model declares. Where the declaration is wrong, the
   // lane runs the job again and lets ORT allocate them.
   InlineVector<uint8_t, 4> predicted;  // as flags
+
+  // Where the rows lie, from Reserve on, and the outputs after the run; null for a job of values.
+  Ref<RowBlock> block;
+  // After a run whose outputs ORT allocated: they, and the job's first row in them. Null otherwise.
+  Ref<SharedOutputs> shared_outputs;
+  uint32_t first_row = 0;  // in the block; in shared_outputs when those are there
+
   // Written before the sink gets the job.
   bool predictions_dropped = false;
   Status status;
@@ -78,12 +98,16 @@ class Job : public Completion {
   int64_t started_ns = 0;
   int64_t finished_ns = 0;
 
-  // Makes a job that is done ready to be submitted again, with the same values.
-  // REQUIRES: nobody else holds it.
+  // Makes a job that is done ready to be submitted again, with the same values; rows are to be reserved
+  // anew. REQUIRES: nobody else holds it.
   void Reset() {
     status = {};
     cancelled_ = {};
+    failure_ = {};
     state_ = State::kNew;
+    block.reset();
+    shared_outputs.reset();
+    first_row = 0;
     submitted_ns = started_ns = finished_ns = deadline_ns = 0;
   }
 
@@ -92,13 +116,25 @@ class Job : public Completion {
   friend class DeadlineClock;
   enum class State : uint8_t { kNew, kQueued, kRunning, kDone };
 
+  void DropValues() {
+    for (OrtValue* value : inputs) ort.ReleaseValue(value);
+    for (OrtValue* value : outputs) {
+      if (value) ort.ReleaseValue(value);
+    }
+  }
+
   // Protected by the scheduler's mutex.
   Scheduler* scheduler_ = nullptr;
   State state_ = State::kNew;
+  bool ready_ = false;  // its data is there
   Lane* lane_ = nullptr;
   Job* next_ = nullptr;
   Job* prev_ = nullptr;
   Status cancelled_;  // why, when Cancel found the job running
+  Status failure_;    // the first of its parts
+  // A job that is split: rows given to lanes, and runs under way.
+  uint32_t rows_taken_ = 0;
+  uint32_t parts_running_ = 0;
 };
 
 }  // namespace tercel

@@ -1,11 +1,16 @@
 #include "model.h"
 
+#include <algorithm>
+
 #include "runtime.h"
 #include "session_options.h"
 
 namespace tercel {
 
 namespace {
+
+// Shapes of requests whose blocks a model keeps.
+constexpr size_t kMaxBuckets = 32;
 
 Status ReadType(const OrtTypeInfo* info, ValueType* out);
 
@@ -156,8 +161,9 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   }
   model->session_.reset(session);
   if (Status s = model->ReadMetadata(); !s.ok()) return fail(s);
-  model->scheduler_ = std::make_unique<Scheduler>(session, options.scheduler, runtime->deadline_clock(),
-                                                  runtime->wake_cost());
+  const SchedulerContext context{runtime->deadline_clock(), runtime->wake_cost(), runtime->budget(),
+                                 runtime->arena(), runtime->cpu_memory()};
+  model->scheduler_ = std::make_unique<Scheduler>(session, options.scheduler, context);
   runtime->Enter(model.get(), model->scheduler_.get());
   *out = std::move(model);
   return {};
@@ -166,6 +172,24 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
 Model::~Model() {
   if (scheduler_) runtime_->Leave(this);
   scheduler_.reset();
+}
+
+Ref<Bucket> Model::BucketFor(const std::vector<Bucket::Shape>& inputs,
+                             const std::vector<uint32_t>& outputs) {
+  const uint32_t max_batch = scheduler_->max_batch();
+  std::lock_guard<std::mutex> lock(buckets_mutex_);
+  for (size_t i = buckets_.size(); i-- > 0;) {
+    if (!buckets_[i]->Fits(inputs, outputs) || buckets_[i]->max_rows() != max_batch) continue;
+    std::rotate(buckets_.begin() + static_cast<std::ptrdiff_t>(i),
+                buckets_.begin() + static_cast<std::ptrdiff_t>(i) + 1, buckets_.end());
+    return buckets_.back();
+  }
+  Ref<Bucket> bucket = Bucket::Make(inputs_, outputs_, output_plans_, inputs, outputs, max_batch);
+  if (!bucket) return nullptr;
+  // Every shape that ever came has its memory here: let the one go that was not used for longest.
+  if (buckets_.size() >= kMaxBuckets) buckets_.erase(buckets_.begin());
+  buckets_.push_back(bucket);
+  return bucket;
 }
 
 Status Model::ReadMetadata() {

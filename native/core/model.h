@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,6 +83,10 @@ class Model : public std::enable_shared_from_this<Model> {
   Runtime* runtime() const { return runtime_; }
   Scheduler& scheduler() { return *scheduler_; }
 
+  // The bucket of requests with these inputs and outputs, or null when they cannot share a batch.
+  // Thread-safe.
+  Ref<Bucket> BucketFor(const std::vector<Bucket::Shape>& inputs, const std::vector<uint32_t>& outputs);
+
   const std::vector<ValueInfo>& inputs() const { return inputs_; }
   const std::vector<ValueInfo>& outputs() const { return outputs_; }
   // In the order of the outputs.
@@ -123,6 +128,8 @@ class Model : public std::enable_shared_from_this<Model> {
   std::string description_;
   int64_t version_ = 0;
   StringPairs custom_metadata_;
+  std::mutex buckets_mutex_;
+  std::vector<Ref<Bucket>> buckets_;  // protected by buckets_mutex_; the last used at the end
   std::atomic<bool> trusts_plans_{true};
   std::atomic<uint64_t> sync_runs_{0};
 };

@@ -18,6 +18,8 @@ class RefCounted {
   void DropRef() const {
     if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete static_cast<const T*>(this);
   }
+  // Whether the caller's reference is the only one: then nobody else can make another.
+  bool HasOneRef() const { return refs_.load(std::memory_order_acquire) == 1; }
 
  protected:
   ~RefCounted() = default;

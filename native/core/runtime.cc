@@ -1,7 +1,9 @@
 #include "runtime.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <thread>
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
@@ -38,7 +40,9 @@ std::atomic<Runtime*> the_runtime{nullptr};
 
 }  // namespace
 
-Runtime::Runtime(const RuntimeOptions& options) : arena_(options.arena) {}
+Runtime::Runtime(const RuntimeOptions& options)
+    : arena_(options.arena),
+      budget_(static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))) {}
 
 Status Runtime::Get(const RuntimeOptions& options, Runtime** out) {
   std::lock_guard<std::mutex> lock(runtime_mutex);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "compute_budget.h"
 #include "deadline_clock.h"
 #include "ort_library.h"
 #include "scheduler.h"
@@ -48,6 +49,8 @@ class Runtime {
   LeaseTable* lease_table() { return &lease_table_; }
   CopyCounters* copies() { return &copies_; }
   DeadlineClock* deadline_clock() { return &deadline_clock_; }
+  // Compute threads of all models together: as many as the machine has processors, until set.
+  ComputeBudget* budget() { return &budget_; }
   // Nanoseconds from a submission to a parked lane at work, the median seen.
   RunningMedian* wake_cost() { return &wake_cost_; }
 
@@ -81,6 +84,7 @@ class Runtime {
   CopyCounters copies_;
   DeadlineClock deadline_clock_;
   RunningMedian wake_cost_;
+  ComputeBudget budget_;
   OrtEnv* env_ = nullptr;
   OrtMemoryInfo* cpu_memory_ = nullptr;
 

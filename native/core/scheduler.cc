@@ -1,109 +1,211 @@
 #include "scheduler.h"
 
-#include <pthread.h>
-
-#include <chrono>
+#include <algorithm>
 #include <system_error>
 
 #include "adaptive_lock.h"
 #include "clock.h"
+#include "lane.h"
 
 namespace tercel {
 
-struct Lane {
-  std::thread thread;
-  OrtPtr<OrtRunOptions> run_options;
-  bool terminated = false;  // protected by the scheduler's mutex
-};
-
 namespace {
-
-// A lane spins at most this long after work (bench/async.ts: longer spins gained nothing).
-constexpr int64_t kMaxSpinNs = 50'000;
 // Waking a second lane pays only for runs that last longer than the wake itself.
 constexpr int64_t kWorthASecondLaneNs = 60'000;
-
 }  // namespace
 
-Scheduler::Scheduler(OrtSession* session, const SchedulerOptions& options, DeadlineClock* clock,
-                     RunningMedian* wake_cost)
-    : session_(session), options_(options), clock_(clock), wake_cost_(wake_cost) {}
+Scheduler::Scheduler(OrtSession* session, const SchedulerOptions& options,
+                     const SchedulerContext& context)
+    : session_(session), context_(context), claim_(options.threads_per_run, options.weight) {
+  Configure(options);
+}
 
 Scheduler::~Scheduler() {
   std::vector<Ref<Job>> dropped;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
-    while (Job* job = Pop()) {
-      job->state_ = Job::State::kDone;
-      job->status = Status::Closed("the model was closed");
-      dropped.push_back(Ref<Job>::Adopt(job));
+    for (Queue& queue : queues_) {
+      while (Job* job = queue.head) {
+        Unlink(job);
+        if (job->parts_running_ > 0) {
+          // Its last part completes it.
+          job->state_ = Job::State::kRunning;
+          job->cancelled_ = Status::Closed("the model was closed");
+          continue;
+        }
+        job->state_ = Job::State::kDone;
+        job->status = Status::Closed("the model was closed");
+        dropped.push_back(Ref<Job>::Adopt(job));
+      }
     }
     for (Lane& lane : lanes_) {
       (void)ToStatus(ort.RunOptionsSetTerminate(lane.run_options.get()), Code::kRun);
     }
     work_.notify_all();
+    more_.notify_all();
   }
+  context_.budget->Abandon(&claim_);
   for (Ref<Job>& job : dropped) Complete(std::move(job));
   for (Lane& lane : lanes_) {
     if (lane.thread.joinable()) lane.thread.join();
   }
 }
 
-Status Scheduler::Submit(Ref<Job> job) {
+void Scheduler::Configure(const SchedulerOptions& options) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  options_ = options;
+  policy_.Set(options.batch, options.lanes);
+  max_batch_.store(policy_.options().max_batch, std::memory_order_relaxed);
+  preserve_order_.store(options.preserve_order, std::memory_order_relaxed);
+  context_.budget->SetWeight(&claim_, options.weight);
+}
+
+SchedulerOptions Scheduler::options() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return options_;
+}
+
+// Work that would come too late is not begun: it would only make others late.
+Status Scheduler::AdmitInTime(const Job& job, uint32_t rows, int64_t now) {
+  const bool has_target = options_.batch.target_p99_ns != 0;
+  if (!has_target && !job.deadline_ns) return {};
+  const int64_t free_in = LaneFreeIn(now);
+  if (job.deadline_ns) {
+    const int64_t expected = policy_.Predict(rows, queued_rows_, free_in, false);
+    if (now + expected > job.deadline_ns) {
+      return Status::Timeout("the request would miss its deadline: it is expected to take " +
+                             std::to_string(expected / 1000) + " us");
+    }
+  }
+  if (has_target && policy_.Predict(rows, queued_rows_, free_in, true) > policy_.limit_ns()) {
+    return Status::Overload("the request would miss the latency target of " +
+                            std::to_string(options_.batch.target_p99_ns / 1000) +
+                            " us: " + std::to_string(queued_) + " requests are waiting");
+  }
+  return {};
+}
+
+int64_t Scheduler::LaneFreeIn(int64_t now) {
+  if (busy_ < options_.lanes) return 0;
+  int64_t soonest = INT64_MAX;
+  for (const Lane& lane : lanes_) {
+    if (!lane.running) continue;
+    const auto end = lane.started_ns + static_cast<int64_t>(policy_.cost().Mean(lane.rows));
+    soonest = std::min(soonest, std::max<int64_t>(0, end - now));
+  }
+  return soonest == INT64_MAX ? 0 : soonest;
+}
+
+// On success the queue holds the job's reference, and *job stays valid for the caller.
+Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
+  Job* raw = job->get();
   const int64_t now = NowNs();
-  job->submitted_ns = now;
-  job->scheduler_ = this;
-  if (job->deadline_ns && job->deadline_ns <= now) {
+  raw->submitted_ns = now;
+  raw->scheduler_ = this;
+  if (raw->deadline_ns && raw->deadline_ns <= now) {
     return Status::Timeout("the deadline passed before the request was queued");
   }
-  if (job->deadline_ns && !clock_->Start()) {
+  if (raw->deadline_ns && !context_.clock->Start()) {
     return Status::Overload("the system has no thread to give for deadlines");
   }
   std::unique_lock<std::mutex> lock = LockAdaptive(mutex_);
   if (stopping_) return Status::Closed("the model was closed");
-  const size_t queued = queued_.load(std::memory_order_relaxed);
-  if (queued >= options_.max_queue) {
+  if (queued_ >= options_.max_queue) {
     ++stats_.refused;
-    return Status::Overload("the queue is full: " + std::to_string(queued) +
+    return Status::Overload("the queue is full: " + std::to_string(queued_) +
                             " requests are waiting (maxQueue)");
   }
-  bool started = false;
-  if (lanes_.empty() && !(started = StartLane())) {
+  const uint32_t rows = std::max(1u, raw->rows);
+  if (Status status = AdmitInTime(*raw, rows, now); !status.ok()) {
+    ++stats_.refused;
+    return status;
+  }
+  *started_lane = false;
+  if (lanes_.empty() && !(*started_lane = StartLane())) {
     return Status::Overload("the system has no thread to give for a lane");
+  }
+  if (!ready) {
+    raw->block = raw->bucket->Reserve(context_.arena, raw->priority - 1, rows, &raw->first_row);
+    if (!raw->block) return Status::Overload("no memory for a batch");
   }
   if (last_finish_ns_) {
     const int64_t gap = now - last_finish_ns_;
     gap_ns_ += gap > gap_ns_ ? gap_ns_ / 8 + 500 : -(gap_ns_ / 8);
-    if (gap_ns_ > 4 * kMaxSpinNs) gap_ns_ = 4 * kMaxSpinNs;
+    // Bounded: one long pause must not be remembered for long.
+    gap_ns_ = std::min<int64_t>(gap_ns_, 200'000);
   }
-  Job* raw = job.get();
   raw->state_ = Job::State::kQueued;
+  raw->ready_ = ready;
+  raw->rows_taken_ = raw->parts_running_ = 0;
   Queue& queue = queues_[raw->priority - 1];
   raw->prev_ = queue.tail;
   raw->next_ = nullptr;
   (queue.tail ? queue.tail->next_ : queue.head) = raw;
   queue.tail = raw;
-  (void)job.Release();  // the queue holds it
-  in_flight_.fetch_add(1, std::memory_order_relaxed);
-  queued_.store(queued + 1, std::memory_order_release);
+  raw->AddRef();  // the queue's
+  ++queued_;
+  queued_rows_ += rows;
   ++stats_.submitted;
-  const bool has_deadline = raw->deadline_ns != 0;
-  Ref<Job> keep(has_deadline ? raw : nullptr);
-  if (!spinning_ && !started) {
-    const bool worth_it = busy_ == 0 || run_time_.value() > kWorthASecondLaneNs || !run_time_.known();
-    if (worth_it) WakeOne();
+  in_flight_.fetch_add(1, std::memory_order_relaxed);
+  if (options_.preserve_order) {
+    std::lock_guard<std::mutex> order(order_mutex_);
+    turns_.push_back({*job, false});
   }
-  lock.unlock();
-  if (has_deadline) {
-    clock_->Add(raw);
-    // A lane may have finished it in between: its Remove came too early.
-    std::unique_lock<std::mutex> again = LockAdaptive(mutex_);
-    const bool done = raw->state_ == Job::State::kDone;
-    again.unlock();
-    if (done) clock_->Remove(raw);
+  if (ready) {
+    ready_.store(ready_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    Announce(*started_lane);
   }
   return {};
+}
+
+void Scheduler::Announce(bool started_lane) {
+  if (delaying_ > 0) {
+    int64_t until = 0;
+    Job* first = Front();
+    if (first && RowsNow(first, &until) > 0) more_.notify_one();
+    return;
+  }
+  if (!spinning_ && !started_lane && (busy_ == 0 || WorthAnotherLane())) WakeOne();
+}
+
+bool Scheduler::WorthAnotherLane() {
+  return !batch_time_.known() || batch_time_.value() > kWorthASecondLaneNs;
+}
+
+// Hands the job to the clock. A lane may have finished it in between: its Remove came too early.
+void Scheduler::Watch(const Ref<Job>& job) {
+  context_.clock->Add(job.get());
+  std::unique_lock<std::mutex> lock = LockAdaptive(mutex_);
+  const bool done = job->state_ == Job::State::kDone;
+  lock.unlock();
+  if (done) context_.clock->Remove(job.get());
+}
+
+Status Scheduler::Submit(Ref<Job> job) {
+  bool started_lane = false;
+  const bool has_deadline = job->deadline_ns != 0;
+  // The lane may have completed it, and its sink let it go, before Enter returns.
+  if (Status status = Enter(&job, true, &started_lane); !status.ok()) return status;
+  if (has_deadline) Watch(job);
+  return {};
+}
+
+Status Scheduler::Reserve(Ref<Job> job) {
+  bool started_lane = false;
+  return Enter(&job, false, &started_lane);
+}
+
+void Scheduler::Ready(const Ref<Job>& job) {
+  {
+    const auto lock = LockAdaptive(mutex_);
+    if (job->state_ != Job::State::kQueued) return;  // the scheduler ends
+    job->ready_ = true;
+    job->bucket->ready_rows += job->rows;
+    ready_.store(ready_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    Announce(false);
+  }
+  if (job->deadline_ns) Watch(job);
 }
 
 void Scheduler::WakeOne() {
@@ -134,55 +236,72 @@ bool Scheduler::StartLane() {
   }
 }
 
-Job* Scheduler::Pop() {
-  for (Queue& queue : queues_) {
-    if (Job* job = queue.head) {
-      Unlink(job);
-      return job;
-    }
-  }
-  return nullptr;
-}
-
 void Scheduler::Unlink(Job* job) {
   Queue& queue = queues_[job->priority - 1];
   (job->prev_ ? job->prev_->next_ : queue.head) = job->next_;
   (job->next_ ? job->next_->prev_ : queue.tail) = job->prev_;
   job->next_ = job->prev_ = nullptr;
-  queued_.store(queued_.load(std::memory_order_relaxed) - 1, std::memory_order_release);
+  --queued_;
+  queued_rows_ -= std::max(1u, job->rows) - job->rows_taken_;
+  if (!job->ready_) return;
+  ready_.store(ready_.load(std::memory_order_relaxed) - 1, std::memory_order_release);
+  if (job->block) job->bucket->ready_rows -= job->rows;
 }
 
-bool Scheduler::Stop(Job* job, Status reason, bool* was_queued) {
+bool Scheduler::Stop(Job* job, Status reason, bool* completed) {
   std::lock_guard<std::mutex> lock(mutex_);
-  *was_queued = job->state_ == Job::State::kQueued;
-  if (*was_queued) {
-    Unlink(job);
+  *completed = false;
+  auto finish = [&] {
     job->state_ = Job::State::kDone;
     job->status = std::move(reason);
     ++(job->status.code() == Code::kTimeout ? stats_.expired : stats_.cancelled);
-    return true;
+    *completed = true;
+  };
+  auto terminate = [](Lane* lane) {
+    lane->terminated = true;
+    (void)ToStatus(ort.RunOptionsSetTerminate(lane->run_options.get()), Code::kRun);
+  };
+  if (job->state_ == Job::State::kQueued) {
+    Unlink(job);
+    if (job->parts_running_ == 0) {
+      finish();
+      return true;
+    }
+    job->state_ = Job::State::kRunning;
   }
   if (job->state_ != Job::State::kRunning) return false;
+  if (job->block) {
+    // The run goes on for its neighbours, on memory that the batch holds.
+    bool others = false;
+    for (Lane::Part& part : job->lane_->parts) {
+      if (part.job == job) part.job = nullptr;
+      others |= part.job != nullptr;
+    }
+    if (!others) terminate(job->lane_);
+    finish();
+    return true;
+  }
   if (job->cancelled_.ok()) {
     job->cancelled_ = std::move(reason);
-    job->lane_->terminated = true;
-    (void)ToStatus(ort.RunOptionsSetTerminate(job->lane_->run_options.get()), Code::kRun);
+    for (Lane& lane : lanes_) {
+      if (!lane.parts.empty() && lane.parts.front().job == job) terminate(&lane);
+    }
   }
   return true;
 }
 
 bool Scheduler::Cancel(Job* job, Status reason) {
-  bool was_queued = false;
-  const bool found = Stop(job, std::move(reason), &was_queued);
-  if (was_queued) Complete(Ref<Job>::Adopt(job));
+  bool completed = false;
+  const bool found = Stop(job, std::move(reason), &completed);
+  if (completed) Complete(Ref<Job>::Adopt(job));
   return found;
 }
 
 // The clock's way in: its mutex is held and the job's entry is gone already.
 void Scheduler::Expire(Job* job) {
-  bool was_queued = false;
-  (void)Stop(job, Status::Timeout("the deadline passed"), &was_queued);
-  if (was_queued) Post(Ref<Job>::Adopt(job));
+  bool completed = false;
+  (void)Stop(job, Status::Timeout("the deadline passed"), &completed);
+  if (completed) Deliver(Ref<Job>::Adopt(job));
 }
 
 void Scheduler::Quiesce(int64_t timeout_ns) {
@@ -192,12 +311,33 @@ void Scheduler::Quiesce(int64_t timeout_ns) {
     (void)ToStatus(ort.RunOptionsSetTerminate(lane.run_options.get()), Code::kRun);
   }
   work_.notify_all();
+  more_.notify_all();
   idle_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [this] { return busy_ == 0; });
 }
 
 void Scheduler::Complete(Ref<Job> job) {
-  if (job->deadline_ns) clock_->Remove(job.get());
-  Post(std::move(job));
+  if (job->deadline_ns) context_.clock->Remove(job.get());
+  Deliver(std::move(job));
+}
+
+void Scheduler::Deliver(Ref<Job> job) {
+  if (!preserves_order()) {
+    Post(std::move(job));
+    return;
+  }
+  std::lock_guard<std::mutex> lock(order_mutex_);
+  auto turn = std::find_if(turns_.begin(), turns_.end(),
+                           [&](const Turn& t) { return t.job.get() == job.get(); });
+  if (turn == turns_.end()) {  // it came before the order was asked for
+    Post(std::move(job));
+    return;
+  }
+  turn->done = true;
+  while (!turns_.empty() && turns_.front().done) {
+    Ref<Job> next = std::move(turns_.front().job);
+    turns_.pop_front();
+    Post(std::move(next));
+  }
 }
 
 void Scheduler::Post(Ref<Job> job) {
@@ -206,123 +346,14 @@ void Scheduler::Post(Ref<Job> job) {
   sink->Post(std::move(job));
 }
 
-void Scheduler::SpinForWork(int64_t gap_ns) {
-  // Worth it only while the next job is expected within the bound.
-  if (gap_ns > kMaxSpinNs / 2) return;
-  const int64_t until = NowNs() + (2 * gap_ns + 5'000 < kMaxSpinNs ? 2 * gap_ns + 5'000 : kMaxSpinNs);
-  do {
-    for (int i = 0; i < 16; ++i) {
-      if (queued_.load(std::memory_order_acquire) != 0) return;
-      CpuRelax();
-    }
-  } while (NowNs() < until);
-}
-
-void Scheduler::LaneLoop(Lane* lane) {
-#if defined(__linux__)
-  pthread_setname_np(pthread_self(), "tercel-lane");
-#endif
-  bool woken = true;      // parked since the last job
-  bool may_spin = false;  // once after each job
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (!stopping_) {
-    Job* job = Pop();
-    if (!job) {
-      if (may_spin && !spinning_) {
-        may_spin = false;
-        spinning_ = true;
-        const int64_t gap_ns = gap_ns_;
-        lock.unlock();
-        SpinForWork(gap_ns);
-        Relock(&lock);
-        spinning_ = false;
-        continue;
-      }
-      ++parked_;
-      work_.wait(lock);
-      --parked_;
-      woken = true;
-      continue;
-    }
-    job->state_ = Job::State::kRunning;
-    job->lane_ = lane;
-    ++busy_;
-    // More is waiting, and no lane is about to look: pass the wake on.
-    if (!spinning_ && queued_.load(std::memory_order_relaxed) > 0 &&
-        (run_time_.value() > kWorthASecondLaneNs || !run_time_.known())) {
-      WakeOne();
-    }
-    const bool measure_wake = woken && busy_ == 1;
-    lock.unlock();
-    job->started_ns = NowNs();
-    if (measure_wake) wake_cost_->Add(job->started_ns - job->submitted_ns);
-    RunJob(lane, job);
-    job->finished_ns = NowNs();
-    if (job->status.ok()) run_time_.Add(job->finished_ns - job->started_ns);
-    Relock(&lock);
-    --busy_;
-    last_finish_ns_ = job->finished_ns;
-    ++stats_.completed;
-    if (!job->cancelled_.ok()) {
-      job->status = job->cancelled_;
-      ++(job->status.code() == Code::kTimeout ? stats_.expired : stats_.cancelled);
-    } else if (!job->status.ok()) {
-      ++stats_.failed;
-    }
-    if (lane->terminated) {
-      lane->terminated = false;
-      (void)ToStatus(ort.RunOptionsUnsetTerminate(lane->run_options.get()), Code::kRun);
-    }
-    job->state_ = Job::State::kDone;
-    job->lane_ = nullptr;
-    if (stopping_) idle_.notify_all();
-    lock.unlock();
-    Complete(Ref<Job>::Adopt(job));
-    woken = false;
-    may_spin = true;
-    Relock(&lock);
-  }
-}
-
-namespace {
-
-// False when there is none to drop.
-bool DropPredictions(Job* job) {
-  bool dropped = false;
-  for (size_t i = 0; i < job->predicted.size(); ++i) {
-    if (!job->predicted[i]) continue;
-    ort.ReleaseValue(job->outputs[i]);
-    job->outputs[i] = nullptr;
-    job->predicted[i] = false;
-    dropped = true;
-  }
-  job->predictions_dropped = dropped;
-  return dropped;
-}
-
-}  // namespace
-
-void Scheduler::RunJob(Lane* lane, Job* job) {
-  const OrtRunOptions* run_options = lane->run_options.get();
-  auto run = [&] {
-    if (job->binding) return ort.RunWithBinding(session_, run_options, job->binding);
-    return ort.Run(session_, run_options, job->input_names.data(), job->inputs.data(),
-                   job->inputs.size(), job->output_names.data(), job->output_names.size(),
-                   job->outputs.data());
-  };
-  OrtStatus* failed = run();
-  if (failed && ort.GetErrorCode(failed) == kOrtInvalidArgument && DropPredictions(job)) {
-    ort.ReleaseStatus(failed);
-    failed = run();
-  }
-  job->status = ToStatus(failed, Code::kRun);
-}
-
 SchedulerStats Scheduler::Stats() {
   std::lock_guard<std::mutex> lock(mutex_);
   SchedulerStats stats = stats_;
-  stats.queued = queued_.load(std::memory_order_relaxed);
+  stats.queued = queued_;
   stats.running = static_cast<uint64_t>(busy_);
+  stats.cap = policy_.cap();
+  stats.delay_ns = policy_.delay_ns();
+  stats.p99_ns = policy_.last_p99_ns();
   return stats;
 }
 

@@ -6,7 +6,9 @@ import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
 import { task } from './mailbox.js';
 import { Model } from './model.js';
+import { checkBatching, defaultLanes } from './policy.js';
 import { logLevelCode, startRuntime } from './runtime.js';
+import { warm } from './warm-up.js';
 
 const graphLevels = { none: 0, basic: 1, extended: 2, layout: 3, all: 99 } as const;
 
@@ -48,6 +50,10 @@ const rules: Record<keyof ModelOptions, [Check, string]> = {
   fallback: [isFlag, 'true or false'],
   lanes: [wholeFrom(1), 'a whole number of 1 or more'],
   maxQueue: [wholeFrom(1), 'a whole number of 1 or more'],
+  weight: [(value) => typeof value === 'number' && value > 0, 'a number above 0'],
+  // checkBatching() says more.
+  batching: [(value) => value === false || value === 'auto' || isRecord(value), 'an object'],
+  throttle: [isFlag, 'true or false'],
   inline: [oneOf('auto', 'always', 'never'), "'auto', 'always' or 'never'"],
   externalData: [
     (value) =>
@@ -124,9 +130,10 @@ function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'key'> {
     profilePrefix: options.profilePrefix ?? '',
     customOpLibraries: options.customOpLibraries ?? [],
     logLevel: logLevelCode(options.logLevel),
-    lanes: options.lanes ?? Math.max(1, Math.floor(cores / (threads || cores))),
+    lanes: options.lanes ?? defaultLanes(threads || cores, false),
     maxQueue: options.maxQueue ?? 1024,
     inline: options.inline ?? 'auto',
+    throttle: options.throttle ?? false,
   };
 }
 
@@ -159,6 +166,7 @@ export async function loadModel(
     throw new InvalidInputError(`loadModel: expected a path or a Uint8Array, got ${typeof source}`);
   }
   check(options);
+  checkBatching(options.batching);
   options.signal?.throwIfAborted();
   startRuntime();
   const written = nativeOptions(options);
@@ -170,8 +178,10 @@ export async function loadModel(
     file = { path };
     // Sharing covers what stays the same: not bytes given in the call, not files written on the way.
     if (!external && !written.optimizedModelPath && !written.profilePrefix) {
-      const { inline: _inline, ...shared } = written;
-      key = identity + JSON.stringify(shared);
+      const { inline: _inline, throttle: _throttle, ...shared } = written;
+      // One session has one policy.
+      const { weight, batching } = options;
+      key = identity + JSON.stringify([shared, weight, batching]);
     }
   } else {
     file = { bytes: source };
@@ -192,6 +202,20 @@ export async function loadModel(
     (result) => new Model(result as NativeModel),
     options.signal,
   );
+  try {
+    const batching =
+      options.batching === 'auto' || (options.batching && options.batching.maxBatch === undefined)
+        ? await warm(model, {
+            batching: options.batching,
+            warmUp: false,
+            throttle: written.throttle,
+          })
+        : options.batching;
+    if (batching || options.weight !== undefined) model.configure({ ...options, batching });
+  } catch (error) {
+    await model.close();
+    throw error;
+  }
   for (const warning of model.warnings) process.emitWarning(warning, 'TercelWarning');
   return model;
 }

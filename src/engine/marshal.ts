@@ -29,6 +29,7 @@ export const META_RUN_US = 6;
 const FLAG_PACKED = 1;
 export const FLAG_MAY_RUN_INLINE = 2;
 export const FLAG_CONCURRENT = 4;
+export const FLAG_SHARE_RESULTS = 8;
 const SEQUENCE = -1;
 const NESTED = -1;
 const FLOAT32_CODE = dtypeCodes.float32;

@@ -1,12 +1,14 @@
 import { ClosedError } from '../errors.js';
-import { native, type NativeModel } from '../native.js';
+import { native, type NativeModel, type NativeSample } from '../native.js';
 import type { Tensor, Value } from '../tensor.js';
-import type { ModelStats, ValueMetadata } from '../types.js';
+import type { ModelOptions, ModelStats, ValueMetadata } from '../types.js';
 import { Binding, type BindShapes } from './binding.js';
 import { runFlags, settleInline } from './inline.js';
 import { startPolling, task, wait, type Waiter } from './mailbox.js';
 import { Marshaller, META_FLAGS, META_RUN_US, meta, type Selection } from './marshal.js';
+import { nativePolicy } from './policy.js';
 import {
+  readFlags,
   readPriority,
   readSignal,
   readTimeout,
@@ -14,6 +16,7 @@ import {
   type RunOptions,
   type RunSyncOptions,
 } from './run-options.js';
+import type { WarmUpResult } from './warm-up.js';
 
 /** Inputs by name. Sequences are arrays of tensors; an optional input may be null or left out. */
 export type Inputs = Readonly<Record<string, Value>>;
@@ -140,9 +143,10 @@ export class Model {
       const selection = options?.outputs ? marshaller.select(options.outputs) : marshaller.all;
       const priority = readPriority(options);
       const timeoutMs = readTimeout(options);
+      const flags = readFlags(options);
       marshaller.encode(inputs, selection);
       const slot = writeRun(priority, timeoutMs);
-      meta[META_FLAGS]! |= runFlags();
+      meta[META_FLAGS]! |= runFlags() | flags;
       const result = marshaller.call(this.#run);
       if (result !== true) {
         const runUs = meta[META_RUN_US]!;
@@ -185,12 +189,44 @@ export class Model {
   }
 
   /**
-   * Closes this handle: runs in flight reject with ClosedError, bindings close, and the session goes
-   * when no other thread has it open. Closing twice is the same as once.
+   * Sets how requests are scheduled, from now on and for every thread that shares the session. Lanes that
+   * run already stay.
+   *
+   * @throws InvalidInputError for a wrong option; ClosedError
    */
-  close(): Promise<void> {
+  configure(
+    options: Pick<ModelOptions, 'threads' | 'lanes' | 'maxQueue' | 'weight' | 'batching'>,
+  ): void {
+    if (this.closed) throw new ClosedError('the model was closed');
+    this.#native.configure(nativePolicy(options, this.inputs));
+  }
+
+  /**
+   * Runs samples on a thread of their own, apart from the lanes.
+   *
+   * @internal
+   * @throws (rejects) RunError or InvalidInputError naming the sample; ClosedError
+   */
+  warmUp(
+    samples: NativeSample[],
+    options: { repeat?: number; budgetMs?: number; checkRows?: boolean; throttle?: boolean } = {},
+  ): Promise<WarmUpResult> {
+    if (this.closed) return Promise.reject(new ClosedError('the model was closed'));
+    const { repeat = 1, budgetMs = 1000, checkRows = false, throttle = false } = options;
+    return task(
+      (slot) => this.#native.warm(slot, samples, { repeat, budgetMs, checkRows, throttle }),
+      (result) => result as WarmUpResult,
+    );
+  }
+
+  /**
+   * Closes this handle: runs in flight reject with ClosedError (or with `drain` go on to their end, and
+   * nothing new is taken), bindings close, and the session goes when no other thread has it open. Closing
+   * twice is the same as once.
+   */
+  close(options: { drain?: boolean } = {}): Promise<void> {
     this.#closing ??= task(
-      (slot) => this.#native.close(slot),
+      (slot) => this.#native.close(slot, options.drain ?? false),
       () => undefined,
     );
     return this.#closing;

@@ -2,6 +2,8 @@
 import { InvalidInputError } from '../errors.js';
 import { nextSlot } from './mailbox.js';
 import {
+  FLAG_CONCURRENT,
+  FLAG_SHARE_RESULTS,
   META_PRIORITY,
   META_SLOT,
   META_TIMEOUT_MS,
@@ -24,6 +26,17 @@ export interface RunOptions extends RunSyncOptions {
   timeoutMs?: number;
   /** 1 (first) to 8; 4 when not given. */
   priority?: number;
+  /**
+   * 'shared': results of 16 KiB or more that came from a lane may share the memory that the run wrote,
+   * with the results of other requests in its batch: nothing is copied, and they are only to be read.
+   * Default 'own'.
+   */
+  results?: 'own' | 'shared';
+  /**
+   * More requests are known to be on their way: the run goes to a lane, where they can share a batch,
+   * rather than inline. Default false.
+   */
+  concurrent?: boolean;
 }
 
 const DEFAULT_PRIORITY = 4;
@@ -44,6 +57,18 @@ export function readTimeout(options: RunOptions | undefined): number {
   }
   // Three years are none.
   return timeoutMs > 1e11 ? 0 : timeoutMs;
+}
+
+/** Reads the flags for native code. */
+export function readFlags(options: RunOptions | undefined): number {
+  if (!options) return 0;
+  const { results, concurrent } = options;
+  if (results !== undefined && results !== 'own' && results !== 'shared') {
+    throw new InvalidInputError(
+      `results: expected 'own' or 'shared', got ${JSON.stringify(results)}`,
+    );
+  }
+  return (results === 'shared' ? FLAG_SHARE_RESULTS : 0) | (concurrent ? FLAG_CONCURRENT : 0);
 }
 
 /** Reads the signal. Throws its reason when it is aborted already. */

@@ -75,6 +75,10 @@ export function configure(options: RuntimeOptions): void {
       `arena.maxBytes: expected a whole number of bytes, got ${maxBytes}`,
     );
   }
+  const threads = options.computeThreads;
+  if (threads !== undefined && (!Number.isSafeInteger(threads) || threads < 1)) {
+    throw new InvalidInputError(`computeThreads: expected 1 or more, got ${threads}`);
+  }
   settings = { ...options };
 }
 
@@ -90,6 +94,7 @@ export function startRuntime(): void {
     lockMemory: settings.arena?.lock ?? false,
     logLevel: logLevelCode(settings.logLevel),
   });
+  if (settings.computeThreads) native.setComputeThreads(settings.computeThreads);
   started = true;
 }
 

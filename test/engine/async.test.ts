@@ -3,6 +3,7 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import {
   allocate,
   ClosedError,
+  configure,
   InvalidInputError,
   loadModel,
   OverloadError,
@@ -14,6 +15,9 @@ import {
 } from 'tercel';
 import { describe, expect, it } from 'vitest';
 import { gather, identity, slow } from '../support/models.js';
+
+// Three lanes side by side on a machine of any size.
+configure({ computeThreads: 3 });
 
 const x: Tensor = { dtype: 'float32', shape: [64, 64], data: new Float32Array(4096).fill(0.01) };
 

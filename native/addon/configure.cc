@@ -1,0 +1,86 @@
+// A model's policy, as numbers from TypeScript, and its warm-up.
+#include "configure.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "closure.h"
+#include "model_handle.h"
+#include "read.h"
+#include "tasks.h"
+
+namespace tercel::addon {
+
+SchedulerOptions ReadSchedulerOptions(const Napi::Object& object) {
+  SchedulerOptions options;
+  options.lanes = static_cast<int>(Integer(object, "lanes", 1));
+  options.max_queue = static_cast<size_t>(Integer(object, "maxQueue", 1024));
+  options.threads_per_run = static_cast<int>(Integer(object, "intraOpThreads", 1));
+  options.preserve_order = Flag(object, "preserveOrder");
+  const Napi::Value weight = object.Get("weight");
+  if (weight.IsNumber()) options.weight = weight.As<Napi::Number>().DoubleValue();
+  options.batch.max_batch = static_cast<uint32_t>(Integer(object, "maxBatch", 1));
+  options.batch.max_delay_ns = Integer(object, "maxDelayUs", 0) * 1000;
+  options.batch.target_p99_ns = Integer(object, "targetP99Us", 0) * 1000;
+  for (const int64_t size : Integers(object.Get("preferredSizes"))) {
+    options.batch.preferred.push_back(static_cast<uint32_t>(size));
+  }
+  return options;
+}
+
+// configure({lanes, maxQueue, ..., padding: [{symbol, sizes, multiple}], padValues: [{input, bytes}]})
+napi_value ModelHandle::Configure(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  const Napi::Object object(env, args[0]);
+  self->model_->scheduler().Configure(ReadSchedulerOptions(object));
+  self->pad_rules_.clear();
+  self->pad_values_.clear();
+  const Napi::Array rules = object.Get("padding").As<Napi::Array>();
+  for (uint32_t i = 0; i < rules.Length(); ++i) {
+    const Napi::Object rule = rules.Get(i).As<Napi::Object>();
+    self->pad_rules_.push_back(
+        {Text(rule, "symbol"), Integers(rule.Get("sizes")), Integer(rule, "multiple", 0)});
+  }
+  const Napi::Array values = object.Get("padValues").As<Napi::Array>();
+  for (uint32_t i = 0; i < values.Length(); ++i) {
+    const Napi::Object value = values.Get(i).As<Napi::Object>();
+    const std::vector<uint8_t> bytes = CopyBytes(value.Get("bytes"));
+    std::array<uint8_t, 8> element{};
+    std::memcpy(element.data(), bytes.data(), std::min(bytes.size(), element.size()));
+    self->pad_values_[static_cast<uint32_t>(Integer(value, "input", 0))] = element;
+  }
+  self->bucket_.reset();
+  return Undefined(env);
+}
+
+// warm(slot, samples, {repeat, budgetMs, checkRows, throttle}): a sample is a list of
+// {input, dtype, dims, bytes}. Resolves to {runNs: [...], rowsIndependent}.
+napi_value ModelHandle::Warm(napi_env env, napi_callback_info info) {
+  napi_value args[3];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  const Napi::Object options(env, args[2]);
+  Ref<WarmTask> task(new WarmTask(self->env_, self->model_));
+  task->repeat = static_cast<int>(Integer(options, "repeat", 1));
+  task->budget_ns = Integer(options, "budgetMs", 0) * 1'000'000;
+  task->check_rows = Flag(options, "checkRows");
+  task->set_throttled(Flag(options, "throttle"));
+  const Napi::Array samples(env, args[1]);
+  for (uint32_t i = 0; i < samples.Length(); ++i) {
+    const Napi::Array inputs = samples.Get(i).As<Napi::Array>();
+    WarmSample sample;
+    for (uint32_t k = 0; k < inputs.Length(); ++k) {
+      const Napi::Object input = inputs.Get(k).As<Napi::Object>();
+      sample.inputs.push_back({static_cast<uint32_t>(Integer(input, "input", 0)),
+                               static_cast<DType>(Integer(input, "dtype", 0)),
+                               Integers(input.Get("dims")), CopyBytes(input.Get("bytes"))});
+    }
+    task->samples.push_back(std::move(sample));
+  }
+  task->Start(ReadUint32(env, args[0]));
+  return Undefined(env);
+}
+
+}  // namespace tercel::addon

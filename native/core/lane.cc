@@ -1,0 +1,470 @@
+// The lanes' side of the scheduler: forming batches, running them, handing out the results.
+#include "lane.h"
+
+#include <pthread.h>
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "adaptive_lock.h"
+#include "binding.h"
+#include "clock.h"
+#include "scheduler.h"
+
+namespace tercel {
+
+namespace {
+
+// A lane spins at most this long after work (bench/async.ts: longer spins gained nothing).
+constexpr int64_t kMaxSpinNs = 50'000;
+// A wait this short is spun through: the clock's wake alone costs as much.
+constexpr int64_t kSpinDelayNs = 30'000;
+// Statistics by size, up to so many rows; larger ones count as this.
+constexpr uint32_t kCountedRows = 4096;
+// Jobs of other buckets that the search for neighbours passes over.
+constexpr size_t kMaxOthers = 256;
+
+}  // namespace
+
+void Scheduler::SpinForWork(int64_t gap_ns) {
+  // Worth it only while the next job is expected within the bound.
+  if (gap_ns > kMaxSpinNs / 2) return;
+  const int64_t until = NowNs() + (2 * gap_ns + 5'000 < kMaxSpinNs ? 2 * gap_ns + 5'000 : kMaxSpinNs);
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready_.load(std::memory_order_acquire) != 0) return;
+      CpuRelax();
+    }
+  } while (NowNs() < until);
+}
+
+Job* Scheduler::Front() {
+  if (ready_.load(std::memory_order_relaxed) == 0) return nullptr;
+  for (Queue& queue : queues_) {
+    for (Job* job = queue.head; job; job = job->next_) {
+      if (job->ready_) return job;
+    }
+  }
+  return nullptr;
+}
+
+uint32_t Scheduler::RowsNow(const Job* first, int64_t* until) {
+  if (!first->block) {
+    if (first->sources.empty()) return std::max(1u, first->rows);
+    return std::min({first->rows - first->rows_taken_, policy_.cap(), first->bucket->capacity()});
+  }
+  const uint32_t ready = first->bucket->ready_rows;
+  if (policy_.delay_ns() == 0 && policy_.options().preferred.empty()) {
+    return std::min(ready, policy_.cap());
+  }
+  return policy_.Choose(ready, first->submitted_ns, NowNs(), until);
+}
+
+void Scheduler::TakeBatch(Lane* lane, Job* first, uint32_t rows) {
+  lane->parts.clear();
+  lane->bucket = first->bucket;
+  if (first->block) {
+    lane->block = first->block;
+    uint32_t next_row = first->first_row;
+    size_t others = 0;
+    // Neighbours only: what lies side by side runs where it lies.
+    for (Job* job = first; job && lane->rows < rows && others < kMaxOthers;) {
+      Job* const next = job->next_;
+      if (job->block.get() != lane->block.get()) {
+        ++others;
+      } else {
+        if (!job->ready_) break;
+        // A gap is what a cancelled request left.
+        if (job->first_row != next_row || (job != first && lane->rows + job->rows > rows)) break;
+        Unlink(job);
+        job->state_ = Job::State::kRunning;
+        job->lane_ = lane;
+        lane->parts.push_back({job, job->first_row, job->rows});
+        lane->rows += job->rows;
+        next_row += job->rows;
+      }
+      job = next;
+    }
+    lane->bucket->Close(lane->block.get());
+    return;
+  }
+  const bool whole = rows >= first->rows;
+  const uint32_t from = first->rows_taken_;
+  lane->rows = std::max(1u, whole ? first->rows : std::min(rows, first->rows - from));
+  lane->parts.push_back({first, from, lane->rows});
+  ++first->parts_running_;
+  if (whole || from + lane->rows == first->rows) {
+    Unlink(first);
+    first->rows_taken_ = first->rows;
+    first->state_ = Job::State::kRunning;
+    return;
+  }
+  // The rest goes behind the others of its priority, so that a large request does not hold them up.
+  Unlink(first);
+  first->rows_taken_ += lane->rows;
+  Queue& queue = queues_[first->priority - 1];
+  first->prev_ = queue.tail;
+  (queue.tail ? queue.tail->next_ : queue.head) = first;
+  queue.tail = first;
+  ++queued_;
+  queued_rows_ += first->rows - first->rows_taken_;
+  ready_.store(ready_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
+
+void Scheduler::LaneLoop(Lane* lane) {
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), "tercel-lane");
+  // The default lets the kernel add 50 us to every wait.
+  prctl(PR_SET_TIMERSLACK, 1000UL);
+#endif
+  bool woken = true;      // parked since the last job
+  bool may_spin = false;  // once after each job
+  std::vector<Ref<Job>> done;
+  std::unique_lock<std::mutex> lock(mutex_);
+  auto give_back = [&] {
+    if (lane->compute_threads) {
+      context_.budget->Release(&claim_, lane->compute_threads, lane->busy_ns);
+    }
+    lane->compute_threads = 0;
+    lane->busy_ns = 0;
+  };
+  while (!stopping_) {
+    Job* first = Front();
+    if (!first) {
+      give_back();
+      if (may_spin && !spinning_) {
+        may_spin = false;
+        spinning_ = true;
+        const int64_t gap_ns = gap_ns_;
+        lock.unlock();
+        SpinForWork(gap_ns);
+        Relock(&lock);
+        spinning_ = false;
+        continue;
+      }
+      ++parked_;
+      work_.wait(lock);
+      --parked_;
+      woken = true;
+      continue;
+    }
+    int64_t until = 0;
+    const uint32_t rows = RowsNow(first, &until);
+    if (rows == 0) {
+      give_back();
+      woken = false;  // what follows is not the cost of a wake
+      const int64_t left = until - NowNs();
+      ++delaying_;
+      if (left > kSpinDelayNs) {
+        more_.wait_for(lock, std::chrono::nanoseconds(left));
+      } else {
+        lock.unlock();
+        for (int i = 0; i < 64; ++i) CpuRelax();
+        Relock(&lock);
+      }
+      --delaying_;
+      continue;
+    }
+    if (!lane->compute_threads) {
+      lane->compute_threads = context_.budget->TryAcquire(&claim_);
+      if (!lane->compute_threads) {
+        // While others compute, the batch may grow; it is formed when it is our turn.
+        woken = false;
+        lock.unlock();
+        lane->compute_threads = context_.budget->Acquire(&claim_);
+        Relock(&lock);
+        continue;
+      }
+    }
+    lane->rows = 0;
+    TakeBatch(lane, first, rows);
+    ++busy_;
+    // More is waiting, and no lane is about to look: pass the wake on.
+    if (!spinning_ && delaying_ == 0 && ready_.load(std::memory_order_relaxed) > 0 &&
+        WorthAnotherLane()) {
+      WakeOne();
+    }
+    lane->started_ns = NowNs();
+    lane->running = true;
+    const int64_t submitted = lane->parts.front().job->submitted_ns;
+    const bool measure_wake = woken && busy_ == 1;
+    lock.unlock();
+    if (measure_wake) context_.wake_cost->Add(lane->started_ns - submitted);
+    RunBatch(lane);
+    Relock(&lock);
+    EndBatch(lane, &done);
+    --busy_;
+    if (stopping_) idle_.notify_all();
+    lock.unlock();
+    give_back();
+    for (Ref<Job>& job : done) Complete(std::move(job));
+    done.clear();
+    woken = false;
+    may_spin = true;
+    Relock(&lock);
+  }
+  lock.unlock();
+  give_back();
+}
+
+// ---- running, without the mutex ----
+
+void Scheduler::RunBatch(Lane* lane) {
+  lane->retried = false;
+  lane->part_statuses.clear();
+  lane->part_outputs.clear();
+  if (!lane->block) {
+    // Nobody else completes a job that runs on its own memory.
+    const Lane::Part& part = lane->parts.front();
+    lane->status = lane->rows < part.job->rows ? RunPart(lane, part.job, part.first_row, part.rows)
+                                               : RunValues(lane, part.job);
+    return;
+  }
+  lane->part_outputs.emplace_back();
+  const uint32_t first_row = lane->parts.front().first_row;
+  lane->status = RunRows(lane, first_row, lane->rows, &lane->part_outputs.front());
+  if (!lane->status.ok() && lane->parts.size() > 1) RetryOneByOne(lane);
+}
+
+// A batch failed because of one request in it, perhaps: only the guilty shall fail.
+void Scheduler::RetryOneByOne(Lane* lane) {
+  lane->part_statuses.resize(lane->parts.size());
+  lane->part_outputs.resize(lane->parts.size());
+  for (size_t i = 0; i < lane->parts.size(); ++i) {
+    const Lane::Part part = [&] {
+      std::lock_guard<std::mutex> lock(mutex_);
+      // Terminated because nobody waits any more, or the model closes.
+      return stopping_ || lane->terminated ? Lane::Part{nullptr, 0, 0} : lane->parts[i];
+    }();
+    if (!part.job) {
+      lane->part_statuses[i] = lane->status;
+      continue;
+    }
+    lane->retried = true;
+    lane->part_statuses[i] = RunRows(lane, part.first_row, part.rows, &lane->part_outputs[i]);
+  }
+}
+
+// Runs rows where they lie. Outputs go to the block, or to *shared where ORT allocates them.
+Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, Ref<SharedOutputs>* shared) {
+  const Bucket& bucket = *lane->bucket;
+  const size_t inputs = bucket.inputs().size();
+  const size_t outputs = bucket.outputs().size();
+  lane->values.assign(inputs + outputs, nullptr);
+  lane->names.clear();
+  Status status;
+  auto make = [&](const Bucket::Value& value, OrtValue** out) {
+    int64_t dims[kMaxRank];
+    std::copy(value.dims.begin(), value.dims.end(), dims);
+    dims[0] = rows;
+    if (!status.ok()) return;
+    status = MakeTensor(context_.cpu_memory, value.dtype, dims, value.dims.size(),
+                        Bucket::RowAt(*lane->block, value, first_row), value.row_bytes * rows, out);
+  };
+  for (size_t i = 0; i < inputs; ++i) {
+    make(bucket.inputs()[i], &lane->values[i]);
+    lane->names.push_back(bucket.inputs()[i].name);
+  }
+  for (size_t i = 0; i < outputs; ++i) {
+    if (bucket.has_outputs()) make(bucket.outputs()[i], &lane->values[inputs + i]);
+    lane->names.push_back(bucket.outputs()[i].name);
+  }
+  auto run = [&] {
+    return ort.Run(session_, lane->run_options.get(), lane->names.data(), lane->values.data(), inputs,
+                   lane->names.data() + inputs, outputs, lane->values.data() + inputs);
+  };
+  bool allocated = !bucket.has_outputs();
+  if (status.ok()) {
+    OrtStatus* failed = run();
+    if (failed && !allocated && ort.GetErrorCode(failed) == kOrtInvalidArgument) {
+      // The model may declare its outputs wrongly: then ORT allocates them.
+      ort.ReleaseStatus(failed);
+      for (size_t i = inputs; i < inputs + outputs; ++i) {
+        ort.ReleaseValue(lane->values[i]);
+        lane->values[i] = nullptr;
+      }
+      allocated = true;
+      failed = run();
+    }
+    status = ToStatus(failed, Code::kRun);
+  }
+  for (size_t i = 0; i < inputs; ++i) {
+    if (lane->values[i]) ort.ReleaseValue(lane->values[i]);
+  }
+  Ref<SharedOutputs> owned(new SharedOutputs);
+  for (size_t i = inputs; i < inputs + outputs; ++i) owned->values.emplace_back(lane->values[i]);
+  if (!status.ok() || !allocated) return status;
+  // Each job's part is its rows: without as many rows as went in there are no parts.
+  for (const OrtPtr<OrtValue>& value : owned->values) {
+    DType dtype;
+    int64_t dims[kMaxRank];
+    size_t rank = 0;
+    if (Status s = ReadTensorShape(value.get(), &dtype, dims, &rank); !s.ok()) return s;
+    if (lane->parts.size() > 1 && (rank == 0 || dims[0] != rows)) {
+      return Status::Run("an output of " + ShapeText(dims, rank) +
+                         " cannot be divided among a batch of " + std::to_string(rows) + " rows");
+    }
+  }
+  *shared = std::move(owned);
+  return {};
+}
+
+// Some rows of a job that is larger than a batch, from its memory into its memory.
+Status Scheduler::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows) {
+  const Bucket& bucket = *job->bucket;
+  std::vector<OrtPtr<OrtValue>> owned;
+  std::vector<OrtValue*> values;
+  Status status;
+  auto make = [&](const Bucket::Value& value, uint8_t* data) {
+    std::vector<int64_t> dims = value.dims;
+    dims[0] = rows;
+    OrtValue* made = nullptr;
+    if (status.ok()) {
+      status = MakeTensor(context_.cpu_memory, value.dtype, dims.data(), dims.size(),
+                          data + value.row_bytes * first_row, value.row_bytes * rows, &made);
+    }
+    owned.emplace_back(made);
+    values.push_back(made);
+  };
+  lane->names.clear();
+  for (size_t i = 0; i < bucket.inputs().size(); ++i) {
+    make(bucket.inputs()[i], job->sources[i]);
+    lane->names.push_back(bucket.inputs()[i].name);
+  }
+  for (size_t i = 0; i < bucket.outputs().size(); ++i) {
+    make(bucket.outputs()[i], job->targets[i]);
+    lane->names.push_back(bucket.outputs()[i].name);
+  }
+  if (!status.ok()) return status;
+  const size_t inputs = bucket.inputs().size();
+  return ToStatus(ort.Run(session_, lane->run_options.get(), lane->names.data(), values.data(), inputs,
+                          lane->names.data() + inputs, bucket.outputs().size(), values.data() + inputs),
+                  Code::kRun);
+}
+
+namespace {
+
+// False when there is none to drop.
+bool DropPredictions(Job* job) {
+  bool dropped = false;
+  for (size_t i = 0; i < job->predicted.size(); ++i) {
+    if (!job->predicted[i]) continue;
+    ort.ReleaseValue(job->outputs[i]);
+    job->outputs[i] = nullptr;
+    job->predicted[i] = false;
+    dropped = true;
+  }
+  job->predictions_dropped = dropped;
+  return dropped;
+}
+
+}  // namespace
+
+Status Scheduler::RunValues(Lane* lane, Job* job) {
+  const OrtRunOptions* run_options = lane->run_options.get();
+  auto run = [&] {
+    if (job->binding) return ort.RunWithBinding(session_, run_options, job->binding);
+    return ort.Run(session_, run_options, job->input_names.data(), job->inputs.data(),
+                   job->inputs.size(), job->output_names.data(), job->output_names.size(),
+                   job->outputs.data());
+  };
+  OrtStatus* failed = run();
+  if (failed && ort.GetErrorCode(failed) == kOrtInvalidArgument && DropPredictions(job)) {
+    ort.ReleaseStatus(failed);
+    failed = run();
+  }
+  return ToStatus(failed, Code::kRun);
+}
+
+// ---- after the run ----
+
+void Scheduler::EndJob(Job* job, Status status) {
+  if (!job->cancelled_.ok()) {
+    job->status = job->cancelled_;
+    ++(job->status.code() == Code::kTimeout ? stats_.expired : stats_.cancelled);
+  } else {
+    job->status = std::move(status);
+    if (!job->status.ok()) {
+      ++stats_.failed;
+      stats_.failed_ns += job->finished_ns - job->submitted_ns;
+    }
+  }
+  ++stats_.completed;
+  stats_.rows += std::max(1u, job->rows);
+  stats_.queue_ns += job->started_ns - job->submitted_ns;
+  stats_.run_ns += job->finished_ns - job->started_ns;
+  if (job->status.ok()) policy_.OnDone(job->finished_ns - job->submitted_ns, job->finished_ns);
+  job->state_ = Job::State::kDone;
+  job->lane_ = nullptr;
+}
+
+void Scheduler::CountRun(uint32_t rows, int64_t ns) {
+  ++stats_.runs;
+  const uint32_t size = std::min(rows, kCountedRows);
+  auto entry = std::lower_bound(stats_.batches.begin(), stats_.batches.end(), size,
+                                [](const BatchCount& b, uint32_t n) { return b.rows < n; });
+  if (entry == stats_.batches.end() || entry->rows != size) {
+    entry = stats_.batches.insert(entry, BatchCount{size, 0, 0});
+  }
+  ++entry->runs;
+  entry->run_ns += ns;
+}
+
+void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
+  const int64_t now = NowNs();
+  const int64_t ns = now - lane->started_ns;
+  lane->running = false;
+  lane->busy_ns = ns;
+  last_finish_ns_ = now;
+  CountRun(lane->rows, ns);
+  const bool single = lane->parts.size() == 1;
+  if (lane->status.ok()) {
+    batch_time_.Add(ns);
+    if (single) run_time_.Add(ns);
+    policy_.OnRun(lane->rows, ns, now);
+  }
+  if (lane->retried) ++stats_.retried;
+  if (lane->terminated) {
+    lane->terminated = false;
+    if (!stopping_) {
+      (void)ToStatus(ort.RunOptionsUnsetTerminate(lane->run_options.get()), Code::kRun);
+    }
+  }
+  const bool by_part = !lane->part_statuses.empty();
+  for (size_t i = 0; i < lane->parts.size(); ++i) {
+    Job* job = lane->parts[i].job;
+    if (!job) continue;  // cancelled meanwhile
+    if (job->started_ns == 0) job->started_ns = lane->started_ns;
+    job->finished_ns = now;
+    Status status = by_part ? lane->part_statuses[i] : lane->status;
+    if (!lane->block) {
+      if (!status.ok() && job->failure_.ok()) job->failure_ = std::move(status);
+      --job->parts_running_;
+      if (!job->failure_.ok() && job->state_ == Job::State::kQueued) {
+        // What is left of a split job need not run.
+        Unlink(job);
+        job->state_ = Job::State::kRunning;
+      }
+      if (job->state_ == Job::State::kQueued || job->parts_running_ > 0) continue;
+      EndJob(job, job->failure_);
+    } else {
+      const Ref<SharedOutputs>& shared = lane->part_outputs[by_part ? i : 0];
+      if (shared) {
+        job->shared_outputs = shared;
+        job->first_row = by_part ? 0 : job->first_row - lane->parts.front().first_row;
+      }
+      EndJob(job, std::move(status));
+    }
+    done->push_back(Ref<Job>::Adopt(job));
+  }
+  lane->parts.clear();
+  lane->part_outputs.clear();
+  lane->block.reset();
+  lane->bucket.reset();
+}
+
+}  // namespace tercel

@@ -1,0 +1,43 @@
+// Lane: a native thread that executes a model's runs, and the batch that it has in hand.
+#pragma once
+
+#include <thread>
+#include <vector>
+
+#include "job.h"
+
+namespace tercel {
+
+struct Lane {
+  // A job's part in the batch. The lane holds one reference; null once the job was completed without
+  // it.
+  struct Part {
+    Job* job;
+    uint32_t first_row;  // in the block, or in the job's own memory
+    uint32_t rows;
+  };
+
+  std::thread thread;
+  OrtPtr<OrtRunOptions> run_options;
+
+  // Protected by the scheduler's mutex.
+  bool terminated = false;
+  bool running = false;
+  std::vector<Part> parts;
+  Ref<RowBlock> block;  // where the rows lie; null when a job runs on memory of its own
+  Ref<Bucket> bucket;
+  uint32_t rows = 0;
+  int64_t started_ns = 0;
+
+  // The lane's own.
+  int compute_threads = 0;  // granted by the budget
+  int64_t busy_ns = 0;      // of the last run
+  Status status;            // of the last run
+  bool retried = false;
+  std::vector<Status> part_statuses;
+  std::vector<Ref<SharedOutputs>> part_outputs;
+  std::vector<OrtValue*> values;
+  std::vector<const char*> names;
+};
+
+}  // namespace tercel

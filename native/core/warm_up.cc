@@ -1,0 +1,198 @@
+#include "warm_up.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "binding.h"
+#include "clock.h"
+#include "runtime.h"
+
+namespace tercel {
+
+namespace {
+
+// The inputs as values, and where their memory is.
+struct Feeds {
+  std::vector<const char*> names;
+  std::vector<OrtPtr<OrtValue>> owned;
+  std::vector<const OrtValue*> values;
+  std::vector<Ref<Lease>> leases;
+};
+
+// Row `row` of each input, or all rows when it is below 0.
+Status MakeFeeds(Model* model, const WarmSample& sample, int64_t row, Feeds* feeds) {
+  Runtime* runtime = model->runtime();
+  for (const WarmSample::Input& input : sample.inputs) {
+    std::vector<int64_t> dims = input.dims;
+    const uint8_t* from = input.bytes.data();
+    size_t bytes = input.bytes.size();
+    if (row >= 0) {
+      bytes /= static_cast<size_t>(dims[0]);
+      from += bytes * static_cast<size_t>(row);
+      dims[0] = 1;
+    }
+    OrtValue* value = nullptr;
+    Status status;
+    if (input.dtype == DType::kString) {
+      size_t count = 0;
+      (void)CountElements(dims.data(), dims.size(), &count);
+      status = MakeStringTensor(std::vector<std::string>(count), dims.data(), dims.size(), &value);
+    } else {
+      Ref<Lease> lease = Lease::Take(runtime->arena(), bytes);
+      if (!lease) return Status::Overload("no memory for " + std::to_string(bytes) + " bytes of input");
+      if (bytes) std::memcpy(lease->data(), from, bytes);
+      status = MakeTensor(runtime, input.dtype, dims.data(), dims.size(), lease->data(), bytes, &value);
+      feeds->leases.push_back(std::move(lease));
+    }
+    if (!status.ok()) return status;
+    feeds->owned.emplace_back(value);
+    feeds->values.push_back(value);
+    feeds->names.push_back(model->inputs()[input.index].name.c_str());
+  }
+  return {};
+}
+
+Status RunFeeds(Model* model, const Feeds& feeds, std::vector<OrtPtr<OrtValue>>* results) {
+  std::vector<const char*> names;
+  for (const ValueInfo& info : model->outputs()) names.push_back(info.name.c_str());
+  std::vector<OrtValue*> values(names.size(), nullptr);
+  Status status = ToStatus(ort.Run(model->session(), nullptr, feeds.names.data(), feeds.values.data(),
+                                   feeds.values.size(), names.data(), names.size(), values.data()),
+                           Code::kRun);
+  results->clear();
+  for (OrtValue* value : values) results->emplace_back(value);
+  return status;
+}
+
+std::string Describe(Model* model, const WarmSample& sample) {
+  std::string text;
+  for (const WarmSample::Input& input : sample.inputs) {
+    text += (text.empty() ? "" : ", ") + model->inputs()[input.index].name + " " +
+            DTypeName(input.dtype) + ShapeText(input.dims.data(), input.dims.size());
+  }
+  return text;
+}
+
+// As far as two floats may be apart that were summed in another order.
+bool Near(double a, double b, double relative) {
+  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
+  return a == b || std::abs(a - b) <= relative * (0.1 + std::abs(b));
+}
+
+double FromHalf(uint16_t bits) {
+  const double sign = bits & 0x8000 ? -1 : 1;
+  const int exponent = (bits >> 10) & 31;
+  const int fraction = bits & 1023;
+  if (exponent == 31) return fraction ? NAN : sign * INFINITY;
+  return exponent ? sign * std::ldexp(1024 + fraction, exponent - 25)
+                  : sign * std::ldexp(fraction, -24);
+}
+
+bool SameElements(DType dtype, const uint8_t* a, const uint8_t* b, size_t bytes) {
+  if (dtype == DType::kFloat32) {
+    for (size_t i = 0; i < bytes; i += 4) {
+      float x, y;
+      std::memcpy(&x, a + i, 4);
+      std::memcpy(&y, b + i, 4);
+      if (!Near(x, y, 1e-3)) return false;
+    }
+    return true;
+  }
+  if (dtype == DType::kFloat64) {
+    for (size_t i = 0; i < bytes; i += 8) {
+      double x, y;
+      std::memcpy(&x, a + i, 8);
+      std::memcpy(&y, b + i, 8);
+      if (!Near(x, y, 1e-6)) return false;
+    }
+    return true;
+  }
+  if (dtype == DType::kFloat16) {
+    for (size_t i = 0; i < bytes; i += 2) {
+      uint16_t x, y;
+      std::memcpy(&x, a + i, 2);
+      std::memcpy(&y, b + i, 2);
+      if (!Near(FromHalf(x), FromHalf(y), 2e-2)) return false;
+    }
+    return true;
+  }
+  if (dtype == DType::kBFloat16) {
+    for (size_t i = 0; i < bytes; i += 2) {
+      uint32_t x = 0, y = 0;
+      std::memcpy(reinterpret_cast<uint8_t*>(&x) + 2, a + i, 2);
+      std::memcpy(reinterpret_cast<uint8_t*>(&y) + 2, b + i, 2);
+      float p, q;
+      std::memcpy(&p, &x, 4);
+      std::memcpy(&q, &y, 4);
+      if (!Near(p, q, 5e-2)) return false;
+    }
+    return true;
+  }
+  return std::memcmp(a, b, bytes) == 0;
+}
+
+}  // namespace
+
+Status WarmUp(Model* model, const std::vector<WarmSample>& samples, int repeat, int64_t budget_ns,
+              std::vector<int64_t>* best_ns) {
+  const int64_t end = NowNs() + budget_ns;
+  for (const WarmSample& sample : samples) {
+    Feeds feeds;
+    Status status = MakeFeeds(model, sample, -1, &feeds);
+    int64_t best = INT64_MAX;
+    for (int i = 0; status.ok() && i < repeat && (i == 0 || NowNs() < end); ++i) {
+      std::vector<OrtPtr<OrtValue>> results;
+      const int64_t start = NowNs();
+      status = RunFeeds(model, feeds, &results);
+      best = std::min(best, NowNs() - start);
+    }
+    if (!status.ok()) {
+      return {status.code(), "warm-up with " + Describe(model, sample) + ": " + status.message()};
+    }
+    best_ns->push_back(best);
+  }
+  return {};
+}
+
+Status RowsAreIndependent(Model* model, const WarmSample& two_rows, bool* independent) {
+  *independent = false;
+  std::vector<OrtPtr<OrtValue>> together, alone;
+  Feeds both;
+  if (Status s = MakeFeeds(model, two_rows, -1, &both); !s.ok()) return s;
+  if (Status s = RunFeeds(model, both, &together); !s.ok()) return s;
+  for (int64_t row = 0; row < 2; ++row) {
+    Feeds one;
+    if (Status s = MakeFeeds(model, two_rows, row, &one); !s.ok()) return s;
+    if (Status s = RunFeeds(model, one, &alone); !s.ok()) return s;
+    for (size_t i = 0; i < together.size(); ++i) {
+      DType dtype, single_dtype;
+      int64_t dims[kMaxRank], single_dims[kMaxRank];
+      size_t rank = 0, single_rank = 0, bytes = 0, single_bytes = 0;
+      if (Status s = ReadTensorShape(together[i].get(), &dtype, dims, &rank); !s.ok()) return s;
+      if (Status s = ReadTensorShape(alone[i].get(), &single_dtype, single_dims, &single_rank);
+          !s.ok()) {
+        return s;
+      }
+      if (rank == 0 || single_rank != rank || dims[0] != 2 || single_dims[0] != 1) return {};
+      if (!CountBytes(dtype, dims, rank, &bytes) ||
+          !CountBytes(dtype, single_dims, rank, &single_bytes) || bytes != 2 * single_bytes ||
+          DTypeBytes(dtype) == 0) {
+        return {};
+      }
+      void *a = nullptr, *b = nullptr;
+      if (Status s = ToStatus(ort.GetTensorMutableData(together[i].get(), &a), Code::kRun); !s.ok()) {
+        return s;
+      }
+      if (Status s = ToStatus(ort.GetTensorMutableData(alone[i].get(), &b), Code::kRun); !s.ok()) {
+        return s;
+      }
+      const auto* row_of_both =
+          static_cast<const uint8_t*>(a) + single_bytes * static_cast<size_t>(row);
+      if (!SameElements(dtype, row_of_both, static_cast<const uint8_t*>(b), single_bytes)) return {};
+    }
+  }
+  *independent = true;
+  return {};
+}
+
+}  // namespace tercel

@@ -1,0 +1,152 @@
+// How a model's requests are batched and scheduled: options checked, and written out as numbers for the
+// native scheduler.
+import { availableParallelism } from 'node:os';
+import { InvalidInputError } from '../errors.js';
+import type { NativePolicy } from '../native.js';
+import { bytesPerElement, viewBits } from '../tensor.js';
+import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
+
+/** Rows of a batch when a latency target is to choose, and nothing else limits it. */
+const TARGET_MAX_BATCH = 128;
+
+function fail(name: string, expected: string, got: unknown): never {
+  throw new InvalidInputError(
+    `option "${name}": expected ${expected}, got ${JSON.stringify(got) ?? typeof got}`,
+  );
+}
+
+function whole(name: string, value: unknown, least: number): number {
+  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > 0x7fffffff) {
+    fail(name, `a whole number of ${least} or more`, value);
+  }
+  return value as number;
+}
+
+/** Lanes unless told otherwise: a batch uses a processor well, and leaves one to bring the next. */
+export function defaultLanes(threads: number, batches: boolean): number {
+  const side = Math.max(1, Math.floor(availableParallelism() / Math.max(1, threads)));
+  return batches ? Math.max(1, side - 1) : side;
+}
+
+/** Checks `batching`; undefined is no batching. */
+export function checkBatching(batching: ModelOptions['batching']): BatchingOptions | undefined {
+  if (batching === undefined || batching === false || batching === 'auto') return undefined;
+  if (typeof batching !== 'object' || batching === null || Array.isArray(batching)) {
+    fail('batching', "an object, false or 'auto'", batching);
+  }
+  const known = [
+    'maxBatch',
+    'maxDelayUs',
+    'preferredSizes',
+    'targetP99Ms',
+    'preserveOrder',
+    'padding',
+    'padValues',
+  ];
+  for (const key of Object.keys(batching)) {
+    if (!known.includes(key)) {
+      throw new InvalidInputError(
+        `option "batching.${key}" does not exist; the options are ${known.join(', ')}`,
+      );
+    }
+  }
+  if (batching.maxBatch !== undefined) whole('batching.maxBatch', batching.maxBatch, 1);
+  if (batching.maxDelayUs !== undefined) whole('batching.maxDelayUs', batching.maxDelayUs, 0);
+  if (batching.preserveOrder !== undefined && typeof batching.preserveOrder !== 'boolean') {
+    fail('batching.preserveOrder', 'true or false', batching.preserveOrder);
+  }
+  const target = batching.targetP99Ms;
+  if (target !== undefined && !(typeof target === 'number' && target > 0 && target < 1e6)) {
+    fail('batching.targetP99Ms', 'milliseconds above 0', target);
+  }
+  const sizes = batching.preferredSizes ?? [];
+  if (!Array.isArray(sizes)) fail('batching.preferredSizes', 'an array of whole numbers', sizes);
+  for (const size of sizes) {
+    whole('batching.preferredSizes', size, 1);
+    if (batching.maxBatch !== undefined && size > batching.maxBatch) {
+      fail('batching.preferredSizes', `sizes up to maxBatch (${batching.maxBatch})`, size);
+    }
+  }
+  for (const [symbol, rule] of Object.entries(batching.padding ?? {})) {
+    const where = `batching.padding.${symbol}`;
+    if ('sizes' in rule) {
+      if (!Array.isArray(rule.sizes) || rule.sizes.length === 0) {
+        fail(`${where}.sizes`, 'an array of whole numbers', rule.sizes);
+      }
+      for (const size of rule.sizes) whole(`${where}.sizes`, size, 1);
+    } else {
+      whole(`${where}.multipleOf`, (rule as { multipleOf?: unknown }).multipleOf, 1);
+    }
+  }
+  for (const [input, value] of Object.entries(batching.padValues ?? {})) {
+    if (typeof value !== 'number') fail(`batching.padValues.${input}`, 'a number', value);
+  }
+  return batching;
+}
+
+/** An element's bytes. */
+function elementBytes(input: ValueMetadata, value: number): Uint8Array {
+  if (input.dtype === 'string' || input.kind !== 'tensor') {
+    fail(`batching.padValues.${input.name}`, 'an input of numbers', input.kind);
+  }
+  const buffer = new ArrayBuffer(8);
+  const size = bytesPerElement(input.dtype);
+  const element = viewBits(input.dtype, buffer, 0, size) as unknown as (number | bigint)[];
+  if (input.dtype === 'float16' || input.dtype === 'bfloat16') {
+    if (value !== 0) {
+      fail(`batching.padValues.${input.name}`, `0, as the input is ${input.dtype}`, value);
+    }
+  } else {
+    element[0] = input.dtype === 'int64' || input.dtype === 'uint64' ? BigInt(value) : value;
+  }
+  return new Uint8Array(buffer);
+}
+
+function padRule([symbol, rule]: [string, PadRule]): NativePolicy['padding'][number] {
+  return 'sizes' in rule
+    ? { symbol, sizes: [...rule.sizes].sort((a, b) => a - b), multiple: 0 }
+    : { symbol, sizes: [], multiple: rule.multipleOf };
+}
+
+/** The numbers for the scheduler of a model with these inputs. */
+export function nativePolicy(
+  options: Pick<ModelOptions, 'threads' | 'lanes' | 'maxQueue' | 'weight' | 'batching'>,
+  inputs: readonly ValueMetadata[],
+): NativePolicy {
+  const batching = checkBatching(options.batching) ?? {};
+  const weight = options.weight ?? 1;
+  if (!(typeof weight === 'number' && weight > 0 && weight <= 1e6)) {
+    fail('weight', 'a number above 0', weight);
+  }
+  const target = batching.targetP99Ms;
+  const maxBatch = batching.maxBatch ?? (target === undefined ? 1 : TARGET_MAX_BATCH);
+  const symbols = new Set(inputs.flatMap(({ shape }) => shape.slice(1)));
+  for (const symbol of Object.keys(batching.padding ?? {})) {
+    if (!symbols.has(symbol)) {
+      fail(
+        'batching.padding',
+        `dynamic dimensions of the inputs (${[...symbols].filter((s) => typeof s === 'string').join(', ') || 'there are none'})`,
+        symbol,
+      );
+    }
+  }
+  const padValues = Object.entries(batching.padValues ?? {}).map(([name, value]) => {
+    const input = inputs.findIndex((candidate) => candidate.name === name);
+    if (input < 0) fail('batching.padValues', 'names of inputs', name);
+    return { input, bytes: elementBytes(inputs[input]!, value) };
+  });
+  const threads = options.threads ?? 1;
+  return {
+    lanes: options.lanes ?? defaultLanes(threads || availableParallelism(), maxBatch > 1),
+    maxQueue: options.maxQueue ?? 1024,
+    intraOpThreads: threads || availableParallelism(),
+    weight,
+    maxBatch,
+    maxDelayUs: batching.maxDelayUs ?? 0,
+    preferredSizes: [...(batching.preferredSizes ?? [])].sort((a, b) => a - b),
+    targetP99Us: target === undefined ? 0 : Math.round(target * 1000),
+    preserveOrder: batching.preserveOrder ?? false,
+    padding: Object.entries(batching.padding ?? {}).map(padRule),
+    padValues,
+  };
+}

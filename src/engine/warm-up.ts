@@ -1,0 +1,249 @@
+// Warm-up: samples for a model's first runs, and the batching that they show to pay.
+import { InvalidInputError } from '../errors.js';
+import type { NativeSample } from '../native.js';
+import { bytesPerElement, countElements, dtypeCodes } from '../tensor.js';
+import type { BatchingOptions, ValueMetadata, WarmUpSample } from '../types.js';
+import type { Model } from './model.js';
+import { checkBatching } from './policy.js';
+
+/** What dynamic dimensions behind the first are tried with where nothing says: the first that runs. */
+const GUESSED_DIMENSIONS = [64, 224, 16, 1];
+/** Rows that a run is measured with, to see whether batches pay. */
+const TRIED_ROWS = [4, 16, 32, 64];
+/** A batch must raise throughput so much; a larger one so much more. */
+const WORTH_BATCHING = 1.15;
+const WORTH_MORE = 1.03;
+/** Runs of a larger batch than this are not tried: nobody wants to wait for them. */
+const LONGEST_TRIED_MS = 250;
+const BUDGET_MS = 150;
+
+export interface WarmUpResult {
+  /** Nanoseconds of the shortest run of each sample. */
+  runNs: number[];
+  rowsIndependent: boolean;
+}
+
+/** Random numbers that are good for ids and masks as well: whole numbers are 0 or 1. */
+function fill(dtype: ValueMetadata['dtype'], bytes: Uint8Array, count: number): void {
+  const view = new DataView(bytes.buffer);
+  for (let i = 0; i < count; i++) {
+    const value = Math.random();
+    if (dtype === 'float32') view.setFloat32(i * 4, value * 2 - 1, true);
+    else if (dtype === 'float64') view.setFloat64(i * 8, value * 2 - 1, true);
+    else if (dtype === 'float16') view.setUint16(i * 2, 0x3800 | Math.floor(value * 0x400), true);
+    else if (dtype === 'bfloat16') view.setUint16(i * 2, 0x3f00 | Math.floor(value * 0x80), true);
+    else if (value > 0.5) bytes[i * bytesPerElement(dtype)] = 1;
+  }
+}
+
+/** One sample for native code; shapes without dynamic dimensions. */
+function nativeSample(
+  inputs: readonly ValueMetadata[],
+  shapes: readonly number[][],
+  data: 'zero' | 'random',
+  given: Readonly<Record<string, Uint8Array>> = {},
+): NativeSample {
+  return inputs.map((input, index) => {
+    const dims = shapes[index]!;
+    const count = countElements(dims);
+    const bytes = new Uint8Array(count * bytesPerElement(input.dtype));
+    const own = given[input.name];
+    if (own) {
+      if (own.length !== bytes.length) {
+        throw new InvalidInputError(
+          `warm-up: input "${input.name}" of shape [${dims.join()}] needs ${bytes.length} bytes, ${own.length} were given`,
+        );
+      }
+      bytes.set(own);
+    } else if (data === 'random' && input.dtype !== 'string') fill(input.dtype, bytes, count);
+    return { input: index, dtype: dtypeCodes[input.dtype], dims, bytes };
+  });
+}
+
+function shapesFor(
+  inputs: readonly ValueMetadata[],
+  rows: number,
+  dimension: (symbol: string) => number,
+): number[][] {
+  return inputs.map(({ shape }) =>
+    shape.map((dim, axis) =>
+      typeof dim === 'number' ? dim : axis === 0 && rows > 0 ? rows : dimension(dim),
+    ),
+  );
+}
+
+/** Whether all inputs and outputs share one named first dimension: the rows of a batch. */
+export function hasRows(model: Pick<Model, 'inputs' | 'outputs'>): boolean {
+  const first = model.inputs[0]?.shape[0];
+  return (
+    typeof first === 'string' &&
+    first !== '' &&
+    [...model.inputs, ...model.outputs].every(
+      ({ kind, dtype, shape }) => kind === 'tensor' && dtype !== 'string' && shape[0] === first,
+    )
+  );
+}
+
+function canBeMadeUp(model: Model): boolean {
+  return model.inputs.every((input) => input.kind === 'tensor' && input.dtype in dtypeCodes);
+}
+
+/** Powers of two up to `maxBatch`, and the preferred sizes: what batches the scheduler will form. */
+function bucketSizes({ maxBatch = 1, preferredSizes = [] }: BatchingOptions): number[] {
+  const sizes = new Set([1, maxBatch, ...preferredSizes]);
+  for (let size = 2; size < maxBatch; size *= 2) sizes.add(size);
+  return [...sizes].sort((a, b) => a - b);
+}
+
+function dimensionChoices(batching: BatchingOptions): ((symbol: string) => number)[] {
+  // A padded dimension comes in these sizes only.
+  const padded = Object.entries(batching.padding ?? {}).map(([symbol, rule]) => ({
+    symbol,
+    sizes: 'sizes' in rule ? rule.sizes : [rule.multipleOf],
+  }));
+  if (padded.length === 0) return [];
+  const most = Math.max(...padded.map(({ sizes }) => sizes.length));
+  return Array.from({ length: most }, (_, i) => (symbol: string) => {
+    const rule = padded.find((candidate) => candidate.symbol === symbol);
+    return rule ? rule.sizes[Math.min(i, rule.sizes.length - 1)]! : GUESSED_DIMENSIONS[0]!;
+  });
+}
+
+/**
+ * Runs the samples that the configuration names.
+ *
+ * @throws as Model.warmUp(), naming the sample
+ */
+async function warmGiven(
+  model: Model,
+  samples: readonly WarmUpSample[],
+  throttle: boolean,
+): Promise<void> {
+  const list: NativeSample[] = [];
+  for (const sample of samples) {
+    for (const name of [
+      ...Object.keys(sample.shapes ?? {}),
+      ...Object.keys(sample.dimensions ?? {}),
+    ]) {
+      const known = model.inputs.some((input) => input.name === name || input.shape.includes(name));
+      if (!known) {
+        throw new InvalidInputError(`warm-up: the model has no input or dimension "${name}"`);
+      }
+    }
+    const shapes = shapesFor(model.inputs, sample.batch ?? 0, (symbol) => {
+      return sample.dimensions?.[symbol] ?? sample.batch ?? 1;
+    }).map((shape, i) => {
+      const own = sample.shapes?.[model.inputs[i]!.name];
+      return own ? (own.length < shape.length ? [sample.batch ?? 1, ...own] : [...own]) : shape;
+    });
+    list.push(nativeSample(model.inputs, shapes, sample.data ?? 'random', sample.inputs));
+  }
+  const repeat = Math.max(1, ...samples.map((sample) => sample.count ?? 1));
+  await model.warmUp(list, { repeat, budgetMs: 60_000, throttle });
+}
+
+/** Runs every size of batch once, on data made up. Best effort: without it the model serves as well. */
+async function warmBuckets(
+  model: Model,
+  batching: BatchingOptions,
+  dimension: (symbol: string) => number,
+  throttle: boolean,
+): Promise<void> {
+  const choices = dimensionChoices(batching);
+  if (choices.length === 0) choices.push(dimension);
+  for (const choice of choices) {
+    const samples = bucketSizes(batching).map((rows) =>
+      nativeSample(model.inputs, shapesFor(model.inputs, rows, choice), 'random'),
+    );
+    await model.warmUp(samples, { repeat: 1, budgetMs: 10_000, throttle });
+  }
+}
+
+/** The first guess of the dynamic dimensions with which the model runs, and what one row takes. */
+async function probe(
+  model: Model,
+  throttle: boolean,
+): Promise<{ dimension: (symbol: string) => number; oneNs: number } | undefined> {
+  const isDynamic = model.inputs.some(({ shape }) =>
+    shape.some((dim, axis) => typeof dim === 'string' && axis > 0),
+  );
+  for (const guess of isDynamic ? GUESSED_DIMENSIONS : [1]) {
+    const dimension = (): number => guess;
+    const one = nativeSample(model.inputs, shapesFor(model.inputs, 1, dimension), 'random');
+    try {
+      const { runNs } = await model.warmUp([one], { repeat: 20, budgetMs: 30, throttle });
+      return { dimension, oneNs: runNs[0]! };
+    } catch {
+      // The guess does not fit the model.
+    }
+  }
+  return undefined;
+}
+
+/** The batch that raises the throughput of one lane most, from runs on random data; 1 where none does. */
+async function measureBatch(
+  model: Model,
+  dimension: (symbol: string) => number,
+  oneNs: number,
+  throttle: boolean,
+): Promise<number> {
+  const sample = (rows: number): NativeSample =>
+    nativeSample(model.inputs, shapesFor(model.inputs, rows, dimension), 'random');
+  const rows = TRIED_ROWS.filter((n) => (n * oneNs) / 1e6 < LONGEST_TRIED_MS);
+  if (rows.length === 0) return 1;
+  try {
+    const { runNs, rowsIndependent } = await model.warmUp([sample(2), ...rows.map(sample)], {
+      repeat: 8,
+      budgetMs: BUDGET_MS,
+      checkRows: true,
+      throttle,
+    });
+    if (!rowsIndependent) return 1;
+    let best = 1;
+    let bestRate = 1 / oneNs;
+    rows.forEach((n, i) => {
+      const rate = n / runNs[i]!;
+      if (rate < bestRate * (best === 1 ? WORTH_BATCHING : WORTH_MORE)) return;
+      best = n;
+      bestRate = rate;
+    });
+    return best;
+  } catch {
+    return 1;
+  }
+}
+
+/**
+ * Warms a model that was just loaded, and decides how it batches: as told, or with `batching: 'auto'` as
+ * measured here. Returns the batching to configure.
+ *
+ * @throws InvalidInputError or RunError when a sample that was asked for does not run
+ */
+export async function warm(
+  model: Model,
+  options: {
+    batching?: BatchingOptions | false | 'auto';
+    warmUp?: readonly WarmUpSample[] | false;
+    throttle?: boolean;
+  },
+): Promise<BatchingOptions | false> {
+  const throttle = options.throttle ?? false;
+  const asked = checkBatching(options.batching);
+  const makesUp = options.warmUp === undefined && canBeMadeUp(model);
+  const auto = options.batching === 'auto' || (asked && asked.maxBatch === undefined);
+  const probed = makesUp || auto ? await probe(model, throttle).catch(() => undefined) : undefined;
+  let batching: BatchingOptions | false = asked ?? false;
+  if (auto && asked?.targetP99Ms === undefined) {
+    const pays =
+      probed && hasRows(model)
+        ? await measureBatch(model, probed.dimension, probed.oneNs, throttle)
+        : 1;
+    batching = pays > 1 || asked ? { ...asked, maxBatch: pays } : false;
+  }
+  if (options.warmUp) {
+    await warmGiven(model, options.warmUp, throttle);
+  } else if (makesUp && probed && batching && (batching.maxBatch ?? 1) > 1) {
+    await warmBuckets(model, batching, probed.dimension, throttle).catch(() => undefined);
+  }
+  return batching;
+}
