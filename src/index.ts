@@ -27,9 +27,19 @@ export type {
 export {
   createEngine,
   Engine,
-  scanRepository,
-  type RepositoryEntry,
+  type EngineLoadOptions,
+  type EngineOptions,
+  type InferOptions,
   type Servable,
 } from './engine/engine.js';
+export {
+  Repository,
+  type ControlMode,
+  type IndexEntry,
+  type LoadOverride,
+  type RepositoryEvent,
+  type RepositoryOptions,
+} from './engine/repository.js';
+export type { ModelConfig } from './engine/config/model-config.js';
 export { createServer, type ServerOptions } from './server/server.js';
 export { version } from './version.js';

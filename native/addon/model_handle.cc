@@ -136,7 +136,19 @@ napi_value ModelHandle::RunHere() {
   for (const Argument& input : request_.inputs) {
     const ValueInfo& info = model->inputs()[input.index];
     const OrtValue* value = nullptr;
-    if (input.is_numbers()) {
+    if (input.is_numbers() && !input.aligned()) {
+      // Bytes of a request's body lie anywhere; kernels may want better.
+      Argument aligned = input;
+      Ref<Lease> lease = Lease::Take(runtime->arena(), input.bytes);
+      if (!lease)
+        return env_->Throw(
+            Status::Overload("no memory for " + std::to_string(input.bytes) + " bytes of input"));
+      std::memcpy(lease->data(), input.data, input.bytes);
+      runtime->copies()->in.fetch_add(input.bytes, std::memory_order_relaxed);
+      aligned.data = lease->data();
+      leases_.push_back(std::move(lease));
+      status = CachedTensor(&input_cache_[input.index], aligned, &value);
+    } else if (input.is_numbers()) {
       status = CachedTensor(&input_cache_[input.index], input, &value);
     } else {
       OrtValue* made = nullptr;

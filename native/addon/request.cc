@@ -32,7 +32,8 @@ Status ReadRequest(napi_env env, const Meta& meta, const Model& model, napi_valu
     if (input.index >= model.inputs().size() || seen(out->inputs, &input)) {
       return Status::InvalidInput("no such input, or the same one twice");
     }
-    Status s = ReadTensor(env, "input", model.inputs()[input.index], take_arg(), &input);
+    const bool raw = out->flags & kRawBytes;
+    Status s = ReadTensor(env, "input", model.inputs()[input.index], take_arg(), raw, &input);
     if (!s.ok()) return s;
   }
   for (Request::Output& output : out->outputs) {
@@ -48,7 +49,7 @@ Status ReadRequest(napi_env env, const Meta& meta, const Model& model, napi_valu
     if (!output.argument.is_numbers()) {
       return Status::InvalidInput("output \"" + info.name + "\": only tensors of numbers can be given");
     }
-    Status s = ReadTensor(env, "output", info, take_arg(), &output.argument);
+    Status s = ReadTensor(env, "output", info, take_arg(), false, &output.argument);
     if (!s.ok()) return s;
   }
   return {};

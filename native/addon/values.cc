@@ -97,7 +97,7 @@ Status ReadShape(MetaReader* meta, Argument* out) {
   return {};
 }
 
-Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_value js,
+Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_value js, bool raw,
                   Argument* argument) {
   argument->js = js;
   const ValueType& type = Unwrapped(info.type);
@@ -129,7 +129,9 @@ Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_va
       return Status::InvalidInput(Where(role, info) + DTypeName(argument->type()) + " data must be a " +
                                   ArrayName(wanted));
     }
-    if (!MayHold(got, argument->type())) {
+    if (raw && got == napi_uint8_array) {
+      if (length == argument->bytes) length = elements;
+    } else if (!MayHold(got, argument->type())) {
       return Status::InvalidInput(Where(role, info) + DTypeName(argument->type()) + " data must be a " +
                                   ArrayName(wanted) + ", got a " + ArrayName(got));
     }
@@ -234,7 +236,7 @@ Status MakeSequence(napi_env env, Runtime* runtime, const ValueInfo& info, napi_
     element.name = info.name + "[" + std::to_string(i / 3) + "]";
     element.type.kind = sequence.element->kind;
     element.type.dtype = sequence.element->dtype;
-    Status status = ReadTensor(env, "input", element, data, &tensor);
+    Status status = ReadTensor(env, "input", element, data, false, &tensor);
     if (!status.ok()) return status;
     OrtValue* value = nullptr;
     status = tensor.is_numbers() ? CopyNumbers(runtime, tensor, leases, &value)

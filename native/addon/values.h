@@ -42,7 +42,13 @@ enum MetaField : size_t {
   kMetaSlot = 5,
   kMetaRunUs = 6,
 };
-enum RequestFlags : uint32_t { kPacked = 1, kMayRunInline = 2, kConcurrent = 4, kShareResults = 8 };
+enum RequestFlags : uint32_t {
+  kPacked = 1,
+  kMayRunInline = 2,
+  kConcurrent = 4,
+  kShareResults = 8,
+  kRawBytes = 16
+};
 inline constexpr int kSequenceValue = -1;
 inline constexpr int kNestedValue = -1;
 
@@ -93,13 +99,17 @@ struct Argument {
   size_t bytes = 0;
 
   DType type() const { return static_cast<DType>(dtype); }
+  bool aligned() const {
+    return reinterpret_cast<uintptr_t>(data) % (DTypeBytes(type()) ? DTypeBytes(type()) : 1) == 0;
+  }
   bool is_numbers() const { return dtype > 0 && type() != DType::kString; }
 };
 
 // Reads dtype, rank and dims.
 Status ReadShape(MetaReader* meta, Argument* out);
 // Checks it against the declared type; for numbers finds the memory and checks its kind and length.
-Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_value js,
+// `raw`: numbers of any type may come as a Uint8Array, at any address.
+Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_value js, bool raw,
                   Argument* argument);
 
 // Makes the value of strings or of a sequence (its tensors are copied into `runtime`'s arena leases).

@@ -1,6 +1,7 @@
 // tercel serve: parses, prints, starts and stops.
-import { Command, InvalidArgumentError } from 'commander';
-import { createEngine, scanRepository } from '../engine/engine.js';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { createEngine } from '../engine/engine.js';
+import type { ControlMode, RepositoryEvent } from '../engine/repository.js';
 import { TercelError } from '../errors.js';
 import { createServer } from '../server/server.js';
 
@@ -8,9 +9,16 @@ interface ServeFlags {
   models: string;
   host: string;
   httpPort: number;
+  modelControl: ControlMode;
+  loadModel: string[];
+  pollSeconds: number;
+  exitOnError: boolean;
   threads: number;
   lanes?: number;
+  computeThreads?: number;
   bodyLimit: number;
+  adminToken?: string;
+  allowAdmin?: boolean;
   verbose?: boolean;
 }
 
@@ -24,25 +32,46 @@ function whole(least: number, most: number): (text: string) => number {
   };
 }
 
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0.1 && value <= 86_400)) {
+    throw new InvalidArgumentError('It must be seconds from 0.1 to 86400.');
+  }
+  return value;
+}
+
 /** How long requests in flight may take after the first signal. */
 const GRACE_MS = 10_000;
 
-async function serve(flags: ServeFlags): Promise<void> {
-  const engine = createEngine();
-  const entries = scanRepository(flags.models);
-  if (entries.length === 0) {
-    throw new Error(
-      `no model in "${flags.models}": expected <name>/<version>/model.onnx below it, as in digits/1/model.onnx`,
-    );
+function report(event: RepositoryEvent): void {
+  switch (event.kind) {
+    case 'loaded':
+      console.log(`loaded ${event.name} version ${event.version} in ${event.ms.toFixed(0)} ms`);
+      break;
+    case 'unloaded':
+      console.log(`unloaded ${event.name} version ${event.version}`);
+      break;
+    case 'failed':
+      console.error(
+        `failed to load ${event.name}${event.version && ` version ${event.version}`}: ${event.reason}`,
+      );
+      break;
+    case 'warning':
+      console.error(`warning: ${event.text}`);
   }
-  await engine.loadRepository(
-    flags.models,
-    { threads: flags.threads, ...(flags.lanes && { lanes: flags.lanes }) },
-    ({ name, version }, ms) =>
-      console.log(`loaded ${name} version ${version} in ${ms.toFixed(0)} ms`),
-  );
+}
+
+async function serve(flags: ServeFlags): Promise<void> {
+  if (flags.loadModel.length > 0 && flags.modelControl !== 'explicit') {
+    throw new Error('--load-model needs --model-control explicit');
+  }
+  const engine = createEngine({
+    ...(flags.computeThreads && { computeThreads: flags.computeThreads }),
+  });
   const app = createServer(engine, {
     bodyLimitBytes: flags.bodyLimit,
+    ...(flags.adminToken !== undefined && { adminToken: flags.adminToken }),
+    ...(flags.allowAdmin && { allowAdmin: true }),
     ...(flags.verbose && { logger: true }),
   });
 
@@ -57,8 +86,22 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
 
+  // Listening first: who waits for readiness is told that it is not there yet.
   const address = await app.listen({ host: flags.host, port: flags.httpPort });
-  console.log(`serving ${engine.names().join(', ')} at ${address}`);
+  const repository = await engine.loadRepository(flags.models, {
+    control: flags.modelControl,
+    models: flags.loadModel,
+    pollMs: flags.pollSeconds * 1000,
+    strict: flags.exitOnError,
+    defaults: { threads: flags.threads, ...(flags.lanes && { lanes: flags.lanes }) },
+    onEvent: report,
+  });
+  if (flags.modelControl === 'none' && (await repository.index()).length === 0) {
+    throw new Error(
+      `no model in "${flags.models}": expected <name>/<version>/model.onnx below it, as in digits/1/model.onnx`,
+    );
+  }
+  console.log(`serving ${engine.names().join(', ') || 'no model yet'} at ${address}`);
 }
 
 export function serveCommand(): Command {
@@ -67,9 +110,37 @@ export function serveCommand(): Command {
     .requiredOption('--models <folder>', 'the repository: <name>/<version>/model.onnx')
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--http-port <port>', 'port of the REST endpoint; 0 picks one', whole(0, 65535), 8000)
+    .addOption(
+      new Option(
+        '--model-control <mode>',
+        'none: all, once; poll: as the folder changes; explicit: as clients say',
+      )
+        .choices(['none', 'poll', 'explicit'])
+        .default('none'),
+    )
+    .option(
+      '--load-model <name>',
+      "with explicit control, a model to load at the start; '*' is all; may be given again",
+      (name: string, before: string[]) => [...before, name],
+      [],
+    )
+    .option('--poll-seconds <seconds>', 'with poll control, time between two looks', seconds, 15)
+    .option('--no-exit-on-error', 'go on when a model fails at the start; the index says why')
     .option('--threads <n>', 'threads inside one run', whole(1, 1024), 1)
-    .option('--lanes <n>', 'runs side by side per model (default: cores / threads)', whole(1, 1024))
+    .option('--lanes <n>', 'runs side by side per model (default: as measured)', whole(1, 1024))
+    .option(
+      '--compute-threads <n>',
+      'runs that compute at once, over all models (default: processors)',
+      whole(1, 1024),
+    )
     .option('--body-limit <bytes>', 'largest request body', whole(1, 2 ** 31 - 1), 64 * 1024 * 1024)
+    .addOption(
+      new Option(
+        '--admin-token <token>',
+        'load, unload and index need "Authorization: Bearer <token>"',
+      ).env('TERCEL_ADMIN_TOKEN'),
+    )
+    .option('--allow-admin', 'load, unload and index are open on a listener that is not loopback')
     .option('--verbose', 'log requests')
     .action(async (flags: ServeFlags) => {
       try {

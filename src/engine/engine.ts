@@ -1,142 +1,252 @@
-import path from 'node:path';
-import { readdirSync } from 'node:fs';
-import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
+// The engine: models by name and version.
+import { ClosedError, InvalidInputError } from '../errors.js';
+import { native } from '../native.js';
 import type { Tensor } from '../tensor.js';
-import type { EngineStats, ModelOptions } from '../types.js';
+import type { EngineStats, ModelOptions, WarmUpSample } from '../types.js';
+import { checkDeclared } from './config/read.js';
+import { emptyConfig, type ModelConfig } from './config/model-config.js';
 import { loadModel } from './load.js';
 import type { Inputs, Model } from './model.js';
+import { Repository, type RepositoryOptions } from './repository.js';
 import type { RunOptions } from './run-options.js';
-import { stats } from './runtime.js';
+import { startRuntime, stats } from './runtime.js';
+import { warm } from './warm-up.js';
 
-/** A model under a name and a version. */
+/** A model under a name and a version, loaded and warmed. */
 export interface Servable {
   readonly name: string;
   /** A positive whole number as text, as in the repository's folder names. */
   readonly version: string;
   readonly model: Model;
+  readonly config: ModelConfig;
+  /** When it began to serve, in milliseconds since 1970. */
+  readonly since: number;
 }
 
-/** Folders `<name>/<version>/model.onnx` below a folder. */
-export interface RepositoryEntry {
-  name: string;
-  version: string;
-  path: string;
+export interface EngineOptions {
+  /** Compute threads of all models together; see RuntimeOptions. */
+  computeThreads?: number;
+  /** For every model that does not say otherwise. */
+  defaults?: ModelOptions;
 }
 
-/**
- * Finds the models of a repository: `<folder>/<name>/<version>/model.onnx`, the version a positive whole
- * number. Everything else is passed over.
- *
- * @throws ModelError when the folder cannot be read
- */
-export function scanRepository(folder: string): RepositoryEntry[] {
-  const entries: RepositoryEntry[] = [];
-  let names;
-  try {
-    names = readdirSync(folder, { withFileTypes: true });
-  } catch (cause) {
-    throw new ModelError(
-      `cannot read the model repository "${folder}": ${(cause as Error).message}`,
-      {
-        cause,
-      },
-    );
-  }
-  for (const { name } of names.filter((entry) => entry.isDirectory() || entry.isSymbolicLink())) {
-    let versions: string[];
-    try {
-      versions = readdirSync(path.join(folder, name));
-    } catch {
-      continue; // a link to something that is no folder
-    }
-    for (const version of versions) {
-      if (!/^[1-9][0-9]*$/.test(version)) continue;
-      const files = readdirSync(path.join(folder, name, version));
-      if (files.includes('model.onnx')) {
-        entries.push({ name, version, path: path.join(folder, name, version, 'model.onnx') });
-      }
-    }
-  }
-  return entries.sort(
-    (a, b) => a.name.localeCompare(b.name) || Number(a.version) - Number(b.version),
-  );
+export interface EngineLoadOptions extends ModelOptions {
+  /** Default '1'. */
+  version?: string;
+  /** Takes the place of the same version, which drains; without it a taken version is an error. */
+  replace?: boolean;
+  /** Runs before the version serves. Default: made up from the inputs; false: none. */
+  warmUp?: readonly WarmUpSample[] | false;
 }
+
+export interface InferOptions extends RunOptions {
+  /** A version or a label. Default: the newest. */
+  version?: string;
+}
+
+interface Entry {
+  readonly versions: Map<string, Servable>;
+  /** The newest, for requests that do not say. */
+  current: Servable | undefined;
+}
+
+const VERSION = /^[1-9][0-9]*$/;
 
 /** Models by name and version. */
 export class Engine {
-  readonly #servables = new Map<string, Map<string, Servable>>();
+  readonly #entries = new Map<string, Entry>();
+  readonly #defaults: ModelOptions;
+  /** Old versions on their way out. */
+  readonly #draining = new Set<Promise<void>>();
+  #repository: Repository | undefined;
   #closed = false;
 
+  /** @internal */
+  constructor(options: EngineOptions = {}) {
+    const { computeThreads, defaults = {}, ...rest } = options;
+    const [unknown] = Object.keys(rest);
+    if (unknown) {
+      throw new InvalidInputError(
+        `createEngine: option "${unknown}" does not exist; the options are computeThreads, defaults`,
+      );
+    }
+    this.#defaults = defaults;
+    if (computeThreads !== undefined) {
+      if (!Number.isSafeInteger(computeThreads) || computeThreads < 1) {
+        throw new InvalidInputError(`computeThreads: expected 1 or more, got ${computeThreads}`);
+      }
+      startRuntime();
+      native.setComputeThreads(computeThreads);
+    }
+  }
+
   /**
-   * Loads a model under a name.
+   * Loads a model under a name, and warms it: when this resolves, it is ready. By default it is measured
+   * whether batches pay (`batching: 'auto'`).
    *
    * @throws as loadModel(); InvalidInputError when the name and version are taken
    */
   async load(
     name: string,
     source: string | Uint8Array,
-    options: ModelOptions & { version?: string } = {},
+    options: EngineLoadOptions = {},
   ): Promise<Servable> {
-    const { version = '1', ...modelOptions } = options;
+    const { version = '1', replace = false, warmUp, ...modelOptions } = options;
+    this.#check(name, version, replace);
+    const config = emptyConfig();
+    config.options = { ...this.#defaults, batching: 'auto', ...modelOptions };
+    return this.add(await this.prepare(name, version, source, config, warmUp), replace);
+  }
+
+  #check(name: string, version: string, replace: boolean): void {
     if (this.#closed) throw new ClosedError('the engine was closed');
-    if (!/^[1-9][0-9]*$/.test(version)) {
+    if (typeof name !== 'string' || name === '') {
+      throw new InvalidInputError(`name: expected a text, got ${JSON.stringify(name)}`);
+    }
+    if (!VERSION.test(version)) {
       throw new InvalidInputError(`version: expected a positive whole number, got "${version}"`);
     }
-    if (this.#servables.get(name)?.has(version)) {
+    if (!replace && this.#entries.get(name)?.versions.has(version)) {
       throw new InvalidInputError(`model "${name}" version ${version} is loaded already`);
     }
-    const model = await loadModel(source, modelOptions);
-    const servable: Servable = { name, version, model };
-    if (this.#closed) {
+  }
+
+  /**
+   * Loads and warms a version without serving it yet.
+   *
+   * @internal
+   */
+  async prepare(
+    name: string,
+    version: string,
+    source: string | Uint8Array,
+    config: ModelConfig,
+    warmUp?: readonly WarmUpSample[] | false,
+  ): Promise<Servable> {
+    const { batching, ...options } = { ...this.#defaults, ...config.options };
+    const model = await loadModel(source, options);
+    try {
+      checkDeclared(config, model);
+      const decided = await warm(model, {
+        batching,
+        ...(warmUp !== undefined && { warmUp }),
+        throttle: options.throttle,
+      });
+      model.configure({ ...options, batching: decided });
+      return { name, version, model, config, since: Date.now() };
+    } catch (error) {
       await model.close();
-      throw new ClosedError('the engine was closed');
+      throw error;
     }
-    let versions = this.#servables.get(name);
-    if (!versions) this.#servables.set(name, (versions = new Map<string, Servable>()));
-    versions.set(version, servable);
+  }
+
+  /**
+   * Serves a prepared version, in place of the same one if that is there: requests that come from now on
+   * get it, those that are under way end on the old one.
+   *
+   * @internal
+   */
+  add(servable: Servable, replace = true): Servable {
+    const { name, version } = servable;
+    try {
+      this.#check(name, version, replace);
+    } catch (error) {
+      void servable.model.close();
+      throw error;
+    }
+    let entry = this.#entries.get(name);
+    if (!entry) this.#entries.set(name, (entry = { versions: new Map(), current: undefined }));
+    const old = entry.versions.get(version);
+    entry.versions.set(version, servable);
+    this.#choose(entry);
+    if (old) this.#drain(old);
     return servable;
   }
 
-  /** Loads every model of a repository. Reports each as it is ready. */
-  async loadRepository(
-    folder: string,
-    options: ModelOptions = {},
-    onLoaded: (servable: Servable, ms: number) => void = () => {},
-  ): Promise<void> {
-    for (const { name, version, path: file } of scanRepository(folder)) {
-      const start = performance.now();
-      onLoaded(await this.load(name, file, { ...options, version }), performance.now() - start);
-    }
+  #choose(entry: Entry): void {
+    const newest = [...entry.versions.keys()].sort((a, b) => Number(b) - Number(a))[0];
+    entry.current = newest === undefined ? undefined : entry.versions.get(newest);
+  }
+
+  #drain(servable: Servable): void {
+    const closed = servable.model.close({ drain: true });
+    this.#draining.add(closed);
+    void closed.finally(() => this.#draining.delete(closed));
+  }
+
+  /**
+   * Stops serving a model, or one version of it. What is under way goes on to its end; the promise
+   * resolves when it is over and the memory is back. False when there is no such model.
+   */
+  async unload(name: string, version?: string): Promise<boolean> {
+    const entry = this.#entries.get(name);
+    const leaving = [...(entry?.versions.values() ?? [])].filter(
+      (servable) => version === undefined || servable.version === version,
+    );
+    if (!entry || leaving.length === 0) return false;
+    for (const servable of leaving) entry.versions.delete(servable.version);
+    if (entry.versions.size === 0) this.#entries.delete(name);
+    else this.#choose(entry);
+    await Promise.all(leaving.map(({ model }) => model.close({ drain: true })));
+    return true;
+  }
+
+  /**
+   * Serves the models of a folder, `<name>/<version>/model.onnx`, and keeps to it as its control mode
+   * says. Resolves when what is to be loaded at the start has been tried; see Repository.index().
+   *
+   * @throws ModelError when the folder cannot be read; with `strict`, the first model's failure
+   */
+  async loadRepository(folder: string, options: RepositoryOptions = {}): Promise<Repository> {
+    if (this.#closed) throw new ClosedError('the engine was closed');
+    if (this.#repository) throw new InvalidInputError('the engine has a repository already');
+    this.#repository = new Repository(this, folder, options);
+    await this.#repository.start();
+    return this.#repository;
+  }
+
+  /** What loadRepository() gave. */
+  get repository(): Repository | undefined {
+    return this.#repository;
+  }
+
+  /** Whether what is to be served at the start is there. */
+  get ready(): boolean {
+    return !this.#closed && (this.#repository?.started ?? true);
   }
 
   /** Names, in the order they were loaded. */
   names(): string[] {
-    return [...this.#servables.keys()];
+    return [...this.#entries.keys()];
   }
 
-  /** Versions of a model, oldest first; none for an unknown name. */
+  /** Versions of a model that are ready, oldest first; none for an unknown name. */
   versions(name: string): string[] {
-    return [...(this.#servables.get(name)?.keys() ?? [])].sort((a, b) => Number(a) - Number(b));
+    const versions = this.#entries.get(name)?.versions.keys() ?? [];
+    return [...versions].sort((a, b) => Number(a) - Number(b));
   }
 
-  /** The model under a name, of the given version or the newest. */
+  /** The model under a name, of the given version or label, or the newest. */
   find(name: string, version?: string): Servable | undefined {
-    const wanted = version ?? this.versions(name).at(-1);
-    return wanted === undefined ? undefined : this.#servables.get(name)?.get(wanted);
+    const entry = this.#entries.get(name);
+    if (!entry || version === undefined) return entry?.current;
+    return entry.versions.get(version) ?? this.#labelled(entry, version);
+  }
+
+  #labelled(entry: Entry, label: string): Servable | undefined {
+    const version = entry.current?.config.labels[label];
+    return version === undefined ? undefined : entry.versions.get(String(version));
   }
 
   /**
-   * Runs a model by name.
+   * Runs a model by name: requests that wait at the same time share runs, across all threads of the
+   * process.
    *
    * @throws (rejects) as Model.run(); InvalidInputError for an unknown name
    */
-  infer(
-    name: string,
-    inputs: Inputs,
-    options?: RunOptions & { version?: string },
-  ): Promise<Record<string, Tensor>> {
+  infer(name: string, inputs: Inputs, options?: InferOptions): Promise<Record<string, Tensor>> {
     const servable = this.find(name, options?.version);
-    if (servable) return servable.model.run(inputs, options);
+    if (servable) return servable.model.run(inputs, withDefaults(servable.config, options));
     return Promise.reject(
       new InvalidInputError(
         `model "${name}"${options?.version ? ` version ${options.version}` : ''} does not exist`,
@@ -151,9 +261,10 @@ export class Engine {
   /** Closes every model; what is in flight rejects with ClosedError. */
   async close(): Promise<void> {
     this.#closed = true;
-    const servables = [...this.#servables.values()].flatMap((versions) => [...versions.values()]);
-    this.#servables.clear();
-    await Promise.all(servables.map(({ model }) => model.close()));
+    await this.#repository?.close();
+    const servables = [...this.#entries.values()].flatMap(({ versions }) => [...versions.values()]);
+    this.#entries.clear();
+    await Promise.all([...servables.map(({ model }) => model.close()), ...this.#draining]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -161,6 +272,22 @@ export class Engine {
   }
 }
 
-export function createEngine(): Engine {
-  return new Engine();
+/** A request's options, with what the model's configuration says of those that say nothing. */
+export function withDefaults(
+  config: ModelConfig,
+  options: RunOptions | undefined,
+): RunOptions | undefined {
+  const { timeoutMs, priority, timeoutOverride } = config;
+  if (timeoutMs === undefined && priority === undefined && timeoutOverride) return options;
+  const own = timeoutOverride ? options?.timeoutMs : undefined;
+  return {
+    ...options,
+    timeoutMs: own ?? timeoutMs,
+    priority: options?.priority ?? priority,
+  };
+}
+
+/** An engine; see EngineOptions. `configure()` sets what the whole process shares. */
+export function createEngine(options?: EngineOptions): Engine {
+  return new Engine(options);
 }

@@ -30,6 +30,8 @@ const FLAG_PACKED = 1;
 export const FLAG_MAY_RUN_INLINE = 2;
 export const FLAG_CONCURRENT = 4;
 export const FLAG_SHARE_RESULTS = 8;
+/** Numbers of any dtype as Uint8Array, at any address. */
+export const FLAG_RAW_BYTES = 16;
 const SEQUENCE = -1;
 const NESTED = -1;
 const FLOAT32_CODE = dtypeCodes.float32;
@@ -141,6 +143,11 @@ export class Marshaller {
     this.#lastOutputs = outputs;
     this.#lastSelection = selection;
     return selection;
+  }
+
+  /** A selection of new tensors by name, to be kept by the caller. */
+  selectNames(outputs: readonly string[]): Selection {
+    return this.#makeSelection(outputs);
   }
 
   #isStill(outputs: OutputSelection): boolean {

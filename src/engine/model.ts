@@ -5,7 +5,17 @@ import type { ModelOptions, ModelStats, ValueMetadata } from '../types.js';
 import { Binding, type BindShapes } from './binding.js';
 import { runFlags, settleInline } from './inline.js';
 import { startPolling, task, wait, type Waiter } from './mailbox.js';
-import { Marshaller, META_FLAGS, META_RUN_US, meta, type Selection } from './marshal.js';
+import {
+  FLAG_CONCURRENT,
+  FLAG_MAY_RUN_INLINE,
+  FLAG_RAW_BYTES,
+  FLAG_SHARE_RESULTS,
+  Marshaller,
+  META_FLAGS,
+  META_RUN_US,
+  meta,
+  type Selection,
+} from './marshal.js';
 import { nativePolicy } from './policy.js';
 import {
   readFlags,
@@ -168,6 +178,50 @@ export class Model {
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /**
+   * As run(), for a server: selected once, tensors' data as raw bytes at any address (Uint8Array), large
+   * results shared, and no promise.
+   *
+   * @internal
+   * @returns what to cancel() it by; undefined when it is over already
+   * @throws what run() would reject with, when the request is refused
+   */
+  start(
+    inputs: Inputs,
+    selection: Selection,
+    options: { priority: number; timeoutMs: number; concurrent: boolean },
+    done: (values: Record<string, Tensor>) => void,
+    failed: (error: unknown) => void,
+  ): number | undefined {
+    const marshaller = this.#marshaller;
+    marshaller.encode(inputs, selection);
+    const slot = writeRun(options.priority, options.timeoutMs);
+    meta[META_FLAGS]! |=
+      FLAG_MAY_RUN_INLINE |
+      FLAG_RAW_BYTES |
+      FLAG_SHARE_RESULTS |
+      (options.concurrent ? FLAG_CONCURRENT : 0);
+    const result = marshaller.call(this.#run);
+    if (result !== true) {
+      done(marshaller.decode(result, selection));
+      return undefined;
+    }
+    const poll = meta[META_RUN_US] === 1;
+    wait(new PendingRun(marshaller, selection, marshaller.data(), done, failed));
+    if (poll) startPolling();
+    return slot;
+  }
+
+  /** Which outputs start() shall compute. @internal */
+  select(outputs: readonly string[] | undefined): Selection {
+    return outputs ? this.#marshaller.selectNames(outputs) : this.#marshaller.all;
+  }
+
+  /** Ends what start() began; it fails with an error of its own. @internal */
+  cancel(slot: number): void {
+    native.cancel(slot);
   }
 
   /**

@@ -442,24 +442,3 @@ export function encodeInferResponse(
   });
   return { json, binary };
 }
-
-/** A model's metadata as `GET /v2/models/{m}` has it: -1 for dynamic dimensions. */
-export function modelMetadata(
-  name: string,
-  versions: readonly string[],
-  inputs: readonly ValueMetadata[],
-  outputs: readonly ValueMetadata[],
-): object {
-  const describe = (value: ValueMetadata): object => ({
-    name: value.name,
-    datatype: datatypes[value.dtype] ?? value.dtype,
-    shape: value.shape.map((dim) => (typeof dim === 'number' ? dim : -1)),
-  });
-  return {
-    name,
-    versions,
-    platform: 'onnxruntime_onnx',
-    inputs: inputs.map(describe),
-    outputs: outputs.map(describe),
-  };
-}

@@ -1,78 +1,50 @@
 // The Fastify server: routes and limits, no logic of its own.
-import { Readable } from 'node:stream';
-import type { IncomingMessage } from 'node:http';
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http';
 import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
 import type compressPlugin from '@fastify/compress';
-import type {
-  fastify,
-  FastifyInstance,
-  FastifyReply,
-  FastifyRequest,
-  FastifyServerOptions,
-} from 'fastify';
-import type { Engine, Servable } from '../engine/engine.js';
-import {
-  decodeInferRequest,
-  decodeRawRequest,
-  encodeInferResponse,
-  modelMetadata,
-} from '../protocol/v2.js';
-import { version } from '../version.js';
-import { readInferBody, type InferBody } from './body.js';
-import { answerFor, HttpError } from './errors.js';
+import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
+import type { Engine } from '../engine/engine.js';
+import { Arrivals } from './arrivals.js';
+import { readInferBody } from './body.js';
+import { addControlRoutes, type ControlOptions } from './control.js';
+import { answerFor } from './errors.js';
+import { HotRoute } from './hot-route.js';
+import { addModelRoutes } from './models.js';
 
 const require = createRequire(import.meta.url);
 
-export interface ServerOptions {
+export interface ServerOptions extends ControlOptions {
   /** Fastify's logger: false, true, or pino options. Default false. */
   logger?: FastifyServerOptions['logger'];
   /** Limit on a request's body, in bytes, after decompression. Default 64 MiB. */
   bodyLimitBytes?: number;
+  /**
+   * Answer small binary infer requests ahead of Fastify's router, while no hook, logger or error handler
+   * was added that Fastify would call. Default true.
+   */
+  hotRoute?: boolean;
 }
 
 const DEFAULT_BODY_LIMIT_BYTES = 64 * 1024 * 1024;
-/** Larger responses go to the socket piece by piece instead of being joined first. */
-const JOIN_UP_TO_BYTES = 64 * 1024;
 
-interface ModelParams {
-  model: string;
-  version?: string;
-}
-
-function find(engine: Engine, { model, version: wanted }: ModelParams): Servable {
-  const servable = engine.find(model, wanted);
-  if (servable) return servable;
-  const versions = engine.versions(model);
-  throw new HttpError(
-    404,
-    versions.length
-      ? `model "${model}" has no version ${wanted}; it has ${versions.join(', ')}`
-      : `model "${model}" does not exist`,
-  );
-}
-
-/** Aborts when the client goes away before it was answered. */
-function goneSignal(reply: FastifyReply): AbortSignal {
-  const controller = new AbortController();
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) controller.abort(new Error('the client went away'));
-  });
-  return controller.signal;
-}
-
-function send(reply: FastifyReply, json: string, binary: readonly Uint8Array[]): FastifyReply {
-  if (binary.length === 0) return reply.type('application/json').send(json);
-  const head = Buffer.from(json, 'utf8');
-  const total = binary.reduce((bytes, part) => bytes + part.length, head.length);
-  void reply
-    .type('application/octet-stream')
-    .header('inference-header-content-length', head.length);
-  if (total <= JOIN_UP_TO_BYTES) return reply.send(Buffer.concat([head, ...binary], total));
-  return reply
-    .header('content-length', total)
-    .send(Readable.from([head, ...binary], { objectMode: false }));
-}
+/** What Fastify calls for a request: whoever adds one wants it called for every request. */
+const REQUEST_HOOKS = new Set([
+  'onRequest',
+  'preParsing',
+  'preValidation',
+  'preHandler',
+  'preSerialization',
+  'onSend',
+  'onResponse',
+  'onTimeout',
+  'onError',
+  'onRequestAbort',
+]);
 
 /**
  * A Fastify instance that serves the engine's models by the Open Inference Protocol v2, in JSON and with
@@ -83,11 +55,23 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   const Fastify = require('fastify') as typeof fastify;
   const compress = require('@fastify/compress') as typeof compressPlugin;
   const bodyLimit = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
+  const arrivals = new Arrivals();
+  const hot = new HotRoute(engine, arrivals);
+  hot.enabled = (options.hotRoute ?? true) && !options.logger;
   const app = Fastify({
     logger: options.logger ?? false,
     bodyLimit,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
+    serverFactory: (handler) => {
+      const server = createHttpServer((request: IncomingMessage, response: ServerResponse) => {
+        if (!hot.take(request, response)) handler(request, response);
+      });
+      // What Fastify sets on a server of its own making.
+      server.keepAliveTimeout = 72_000;
+      server.requestTimeout = 0;
+      return server;
+    },
   });
   void app.register(compress, {
     encodings: ['gzip', 'deflate'],
@@ -102,6 +86,10 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   );
 
   closeUnusedConnections(app);
+  app.addHook('preClose', (done) => {
+    hot.enabled = false; // Fastify tells clients that it closes
+    done();
+  });
 
   app.setErrorHandler((error, request, reply) => {
     const { status, message } = answerFor(error);
@@ -125,12 +113,34 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     });
   });
 
-  // A plugin of its own, so that it comes after compression, which hooks into the routes behind it.
+  // Plugins of their own, so that they come after compression, which hooks into the routes behind it.
   void app.register((scope, _options, done) => {
-    addRoutes(scope, engine);
+    addModelRoutes(scope, engine, arrivals);
     done();
   });
+  void app.register((scope, _options, done) => {
+    addControlRoutes(scope, engine, options);
+    done();
+  });
+  yieldToHooks(app, hot);
   return app;
+}
+
+/** Hooks and error handlers added from here on want to see every request. */
+function yieldToHooks(app: FastifyInstance, hot: HotRoute): void {
+  for (const [method, concerns] of [
+    ['addHook', (name: unknown) => REQUEST_HOOKS.has(name as string)],
+    ['setErrorHandler', () => true],
+  ] as const) {
+    const original = (app as unknown as Record<string, (...args: unknown[]) => unknown>)[method]!;
+    Object.assign(app, {
+      [method](this: FastifyInstance, ...args: unknown[]): unknown {
+        // In a scope of its own it does not concern the routes that are here.
+        if (this === app && concerns(args[0])) hot.enabled = false;
+        return original.apply(this, args);
+      },
+    });
+  }
 }
 
 /**
@@ -150,46 +160,9 @@ function closeUnusedConnections(app: FastifyInstance): void {
   });
 }
 
-function addRoutes(app: FastifyInstance, engine: Engine): void {
-  app.get('/v2', () => ({ name: 'tercel', version, extensions: ['binary_tensor_data'] }));
-  app.get('/v2/health/live', (_request, reply) => reply.send());
-  app.get('/v2/health/ready', (_request, reply) => reply.send());
-
-  for (const prefix of modelRoutes) {
-    app.get<{ Params: ModelParams }>(prefix, ({ params }) => {
-      const { name, model } = find(engine, params);
-      return modelMetadata(name, engine.versions(name), model.inputs, model.outputs);
-    });
-    app.get<{ Params: ModelParams }>(`${prefix}/ready`, ({ params }, reply) => {
-      find(engine, params);
-      return reply.send();
-    });
-    app.post<{ Params: ModelParams; Body: InferBody | undefined }>(
-      `${prefix}/infer`,
-      async ({ params, body }, reply) => {
-        const { name, version: served, model } = find(engine, params);
-        if (!body) throw new HttpError(400, 'the request has no body');
-        const request = body.raw
-          ? decodeRawRequest(model.inputs, body.binary)
-          : decodeInferRequest(body.json, body.binary);
-        const values = await model.run(request.inputs, {
-          ...(request.outputs && { outputs: request.outputs.map((output) => output.name) }),
-          ...(request.priority && { priority: request.priority }),
-          ...(request.timeoutMs && { timeoutMs: request.timeoutMs }),
-          signal: goneSignal(reply),
-        });
-        const response = encodeInferResponse({ name, version: served }, request, values);
-        return send(reply, response.json, response.binary);
-      },
-    );
-  }
-}
-
-const modelRoutes = ['/v2/models/:model', '/v2/models/:model/versions/:version'] as const;
-
 /** The route that a path would match, for telling "no such path" from "not this verb". */
 function routeOf(path: string): string {
   return path
-    .replace(/^\/v2\/models\/[^/]+/, '/v2/models/:model')
+    .replace(/^\/v2\/(repository\/)?models\/(?!stats$)[^/]+/, '/v2/$1models/:model')
     .replace(/\/versions\/[^/]+/, '/versions/:version');
 }

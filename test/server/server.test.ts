@@ -91,7 +91,14 @@ describe('health and metadata', () => {
     expect((await call('/v2/health/ready')).status).toBe(200);
     expect((await call('/v2')).json).toMatchObject({
       name: 'tercel',
-      extensions: ['binary_tensor_data'],
+      extensions: [
+        'binary_tensor_data',
+        'model_configuration',
+        'model_repository',
+        'parameters',
+        'schedule_policy',
+        'statistics',
+      ],
     });
     expect((await call('/v2/models/digits')).json).toEqual({
       name: 'digits',

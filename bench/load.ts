@@ -1,0 +1,125 @@
+// Servers as processes, and wrk against them.
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { Tensor } from '../src/index.js';
+
+const folder = fileURLToPath(new URL('./servers/', import.meta.url));
+const scratch = mkdtempSync(path.join(tmpdir(), 'tercel-bench-'));
+
+export class Server {
+  readonly url: string;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess, port: string) {
+    this.#child = child;
+    this.url = `http://127.0.0.1:${port}/v2/models/model/infer`;
+  }
+
+  static async start(name: string, ...args: string[]): Promise<Server> {
+    const child = spawn(process.execPath, [path.join(folder, `${name}.mjs`), ...args], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    for await (const line of createInterface(child.stdout)) {
+      if (/^[0-9]+$/.test(line)) return new Server(child, line);
+    }
+    throw new Error(`${name} did not start`);
+  }
+
+  stop(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  /** Seconds of processor time that the process has used. */
+  cpu(): number {
+    const { stdout } = spawnSync('ps', ['-o', 'cputimes=', '-p', String(this.#child.pid)], {
+      encoding: 'utf8',
+    });
+    return Number(stdout);
+  }
+}
+
+/** A binary infer request: the JSON's length, and the body. */
+export function binaryRequest(inputs: Record<string, Tensor>): { jsonBytes: number; body: Buffer } {
+  const parts: Buffer[] = [];
+  const listed = Object.entries(inputs).map(([name, { dtype, shape, data }]) => {
+    const view = data as Float32Array;
+    parts.push(Buffer.from(view.buffer, view.byteOffset, view.byteLength));
+    return {
+      name,
+      shape,
+      datatype: dtype === 'int64' ? 'INT64' : 'FP32',
+      parameters: { binary_data_size: view.byteLength },
+    };
+  });
+  const head = Buffer.from(
+    JSON.stringify({ inputs: listed, parameters: { binary_data_output: true } }),
+  );
+  return { jsonBytes: head.length, body: Buffer.concat([head, ...parts]) };
+}
+
+export interface LoadResult {
+  perSecond: number;
+  p50Us: number;
+  p99Us: number;
+  /** Answers that were not 200, and connections that broke. */
+  errors: number;
+  /** Of one processor, used by the load generator. */
+  cpu: number;
+}
+
+let scripts = 0;
+
+/** Closed loop over `connections`, for `seconds`, by wrk with one thread. */
+export function load(
+  url: string,
+  request: { jsonBytes: number; body: Buffer },
+  connections: number,
+  seconds: number,
+): LoadResult {
+  const body = path.join(scratch, `body-${++scripts}`);
+  writeFileSync(body, request.body);
+  const script = path.join(scratch, `post-${scripts}.lua`);
+  writeFileSync(
+    script,
+    `local file = io.open("${body}", "rb")
+wrk.method = "POST"
+wrk.body = file:read("*a")
+wrk.headers["Content-Type"] = "application/octet-stream"
+wrk.headers["Inference-Header-Content-Length"] = "${request.jsonBytes}"
+done = function(summary, latency, requests)
+  io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99),
+    summary.errors.status + summary.errors.read + summary.errors.write + summary.errors.connect + summary.errors.timeout))
+end
+`,
+  );
+  const { stdout, stderr, error } = spawnSync(
+    'bash',
+    [
+      '-c',
+      `TIMEFORMAT='CPU %U %S'; time wrk -t1 -c${connections} -d${seconds}s --timeout 30s -s ${script} ${url}`,
+    ],
+    { encoding: 'utf8' },
+  );
+  const result = /RESULT (\d+) (\d+) (\d+) (\d+) (\d+)/.exec(stdout);
+  if (error || !result) throw new Error(`wrk is needed: ${stderr || String(error)}`);
+  const [requests, us, p50Us, p99Us, errors] = result.slice(1).map(Number) as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  const used = /CPU ([\d.]+) ([\d.]+)/.exec(stderr)!;
+  return {
+    perSecond: (requests / us) * 1e6,
+    p50Us,
+    p99Us,
+    errors,
+    cpu: (Number(used[1]) + Number(used[2])) / (us / 1e6),
+  };
+}

@@ -1,0 +1,348 @@
+// Triton's model configuration, from config.pbtxt or as JSON in a load call.
+//
+// Source: the Triton Inference Server's model_config.proto and its "Model Configuration" document. What
+// Tercel does not support is listed in the warnings, field by field.
+import { InvalidInputError } from '../../errors.js';
+import type { DType } from '../../tensor.js';
+import type { BatchingOptions, ModelOptions } from '../../types.js';
+import {
+  emptyConfig,
+  type DeclaredValue,
+  type ModelConfig,
+  type WarmUpConfig,
+} from './model-config.js';
+import { fromJson, parseTextFormat, type TextMessage, type TextValue } from './pbtxt.js';
+
+const dtypes: Readonly<Record<string, DType>> = {
+  TYPE_BOOL: 'bool',
+  TYPE_UINT8: 'uint8',
+  TYPE_UINT16: 'uint16',
+  TYPE_UINT32: 'uint32',
+  TYPE_UINT64: 'uint64',
+  TYPE_INT8: 'int8',
+  TYPE_INT16: 'int16',
+  TYPE_INT32: 'int32',
+  TYPE_INT64: 'int64',
+  TYPE_FP16: 'float16',
+  TYPE_FP32: 'float32',
+  TYPE_FP64: 'float64',
+  TYPE_BF16: 'bfloat16',
+  TYPE_STRING: 'string',
+};
+
+/** The fields of the JSON form that are maps. */
+const maps = new Set(['parameters', 'inputs', 'cc_model_filenames', 'metric_tags']);
+
+/** Reads fields, and remembers which nobody asked for. */
+class Fields {
+  readonly #fields: TextMessage;
+  readonly #path: string;
+  readonly #file: string;
+  readonly #read = new Set<string>();
+
+  constructor(fields: TextMessage, file: string, path = '') {
+    this.#fields = fields;
+    this.#file = file;
+    this.#path = path;
+  }
+
+  fail(name: string, expected: string, got: unknown): never {
+    throw new InvalidInputError(
+      `${this.#file}: ${this.#path}${name}: expected ${expected}, got ${JSON.stringify(got)}`,
+    );
+  }
+
+  all(name: string): TextValue[] {
+    this.#read.add(name);
+    return this.#fields[name] ?? [];
+  }
+
+  #one(name: string): TextValue | undefined {
+    const values = this.all(name);
+    if (values.length > 1) this.fail(name, 'one value', values.length);
+    return values[0];
+  }
+
+  text(name: string): string | undefined {
+    const value = this.#one(name);
+    if (value !== undefined && typeof value !== 'string') this.fail(name, 'a string', value);
+    return value;
+  }
+
+  flag(name: string): boolean {
+    const value = this.#one(name);
+    if (value !== undefined && typeof value !== 'boolean') this.fail(name, 'true or false', value);
+    return value ?? false;
+  }
+
+  #whole(name: string, value: TextValue): number {
+    // JSON has 64-bit numbers as strings.
+    const number = typeof value === 'string' ? Number(value) : value;
+    if (typeof number !== 'number' || !Number.isSafeInteger(number)) {
+      this.fail(name, 'a whole number', value);
+    }
+    return number;
+  }
+
+  whole(name: string): number | undefined {
+    const value = this.#one(name);
+    return value === undefined ? undefined : this.#whole(name, value);
+  }
+
+  wholes(name: string): number[] {
+    return this.all(name).map((value) => this.#whole(name, value));
+  }
+
+  messages(name: string): Fields[] {
+    return this.all(name).map((value, i, { length }) => {
+      if (typeof value !== 'object') this.fail(name, 'a message', value);
+      const index = length > 1 ? `[${i}]` : '';
+      return new Fields(value, this.#file, `${this.#path}${name}${index}.`);
+    });
+  }
+
+  message(name: string): Fields | undefined {
+    const list = this.messages(name);
+    if (list.length > 1) this.fail(name, 'one message', list.length);
+    return list[0];
+  }
+
+  /** Paths of the fields that nobody asked for. */
+  unread(): string[] {
+    return Object.keys(this.#fields)
+      .filter((name) => !this.#read.has(name))
+      .map((name) => this.#path + name);
+  }
+}
+
+class Reader {
+  readonly config = emptyConfig();
+  readonly #file: string;
+
+  constructor(file: string) {
+    this.#file = file;
+  }
+
+  /** The fields left over, named. */
+  #done(...all: (Fields | undefined)[]): void {
+    for (const fields of all) {
+      for (const path of fields?.unread() ?? []) {
+        this.config.warnings.push(`${this.#file}: ${path} is not supported and has no effect`);
+      }
+    }
+  }
+
+  #warn(text: string): void {
+    this.config.warnings.push(`${this.#file}: ${text}`);
+  }
+
+  read(root: Fields, name: string): ModelConfig {
+    const { config } = this;
+    const own = root.text('name');
+    if (own !== undefined && own !== '' && own !== name) {
+      root.fail('name', `"${name}", as its folder is called`, own);
+    }
+    const platform = root.text('platform');
+    const backend = root.text('backend');
+    if (platform && !['onnxruntime_onnx', 'onnxruntime'].includes(platform)) {
+      root.fail('platform', '"onnxruntime_onnx"', platform);
+    }
+    if (backend && backend !== 'onnxruntime') root.fail('backend', '"onnxruntime"', backend);
+    for (const kind of ['ensemble_scheduling', 'sequence_batching']) {
+      if (root.all(kind).length > 0) {
+        throw new InvalidInputError(`${this.#file}: ${kind} is not supported`);
+      }
+    }
+    config.maxBatchSize = root.whole('max_batch_size') ?? 0;
+    if (config.maxBatchSize < 0) root.fail('max_batch_size', '0 or more', config.maxBatchSize);
+    config.inputs = root.messages('input').map((input) => this.#declared(input));
+    config.outputs = root.messages('output').map((output) => this.#declared(output));
+    const file = root.text('default_model_filename');
+    if (file) config.file = file;
+    this.#versions(root.message('version_policy'));
+    this.#batching(root.message('dynamic_batching'));
+    this.#instances(root.messages('instance_group'));
+    this.#optimization(root.message('optimization'));
+    this.#parameters(root.messages('parameters'));
+    const warmUps = root.messages('model_warmup');
+    if (warmUps.length > 0) config.warmUp = warmUps.map((sample) => this.#warmUp(sample));
+    this.#done(root);
+    return config;
+  }
+
+  #dtype(fields: Fields): DType {
+    const name = fields.text('data_type') ?? 'TYPE_INVALID';
+    const dtype = dtypes[name];
+    if (!dtype) return fields.fail('data_type', Object.keys(dtypes).join(', '), name);
+    return dtype;
+  }
+
+  #declared(fields: Fields): DeclaredValue {
+    const name = fields.text('name');
+    if (!name) return fields.fail('name', 'a name', name);
+    const dims = fields.wholes('dims');
+    const value: DeclaredValue = { name, dtype: this.#dtype(fields) };
+    if (dims.length > 0) value.shape = this.config.maxBatchSize > 0 ? [-1, ...dims] : dims;
+    const format = fields.text('format');
+    if (format && format !== 'FORMAT_NONE')
+      this.#warn(`format ${format} of "${name}" has no effect`);
+    this.#done(fields);
+    return value;
+  }
+
+  #versions(fields: Fields | undefined): void {
+    if (!fields) return;
+    const latest = fields.message('latest');
+    const specific = fields.message('specific');
+    const all = fields.message('all');
+    if (all) this.config.versions = 'all';
+    if (specific) this.config.versions = { specific: specific.wholes('versions') };
+    if (latest) this.config.versions = { latest: latest.whole('num_versions') ?? 1 };
+    this.#done(fields, latest, specific, all);
+  }
+
+  #batching(fields: Fields | undefined): void {
+    const { config } = this;
+    // Without dynamic_batching Triton forms no batches, whatever max_batch_size says.
+    config.options.batching = false;
+    if (!fields) return;
+    if (config.maxBatchSize === 0) {
+      fields.fail('', 'max_batch_size of 1 or more beside it', config.maxBatchSize);
+    }
+    const preferred = fields.wholes('preferred_batch_size');
+    for (const size of preferred) {
+      if (size < 1 || size > config.maxBatchSize) {
+        fields.fail('preferred_batch_size', `1 to max_batch_size (${config.maxBatchSize})`, size);
+      }
+    }
+    const batching: BatchingOptions = {
+      maxBatch: config.maxBatchSize,
+      maxDelayUs: fields.whole('max_queue_delay_microseconds') ?? 0,
+      preferredSizes: preferred,
+      preserveOrder: fields.flag('preserve_ordering'),
+    };
+    config.options.batching = batching;
+    const levels = fields.whole('priority_levels') ?? 0;
+    if (levels > 8) this.#warn(`priority_levels: levels above 8 count as 8`);
+    const level = fields.whole('default_priority_level') ?? 0;
+    if (level > 0) config.priority = Math.min(level, 8);
+    const queue = fields.message('default_queue_policy');
+    if (queue) {
+      const size = queue.whole('max_queue_size') ?? 0;
+      if (size > 0) config.options.maxQueue = size;
+      const timeoutUs = queue.whole('default_timeout_microseconds') ?? 0;
+      if (timeoutUs > 0) config.timeoutMs = timeoutUs / 1000;
+      config.timeoutOverride = queue.flag('allow_timeout_override');
+      const action = queue.text('timeout_action') ?? 'REJECT';
+      if (action !== 'REJECT') {
+        this.#warn(
+          `timeout_action ${action} is not supported: requests that time out are rejected`,
+        );
+      }
+    }
+    this.#done(fields, queue);
+  }
+
+  #instances(groups: Fields[]): void {
+    let count = 0;
+    for (const group of groups) {
+      count += group.whole('count') ?? 1;
+      const kind = group.text('kind') ?? 'KIND_AUTO';
+      if (kind !== 'KIND_CPU' && kind !== 'KIND_AUTO') {
+        this.#warn(
+          `instance_group kind ${kind} has no effect; the providers say where a model runs`,
+        );
+      }
+      this.#done(group);
+    }
+    if (count > 0) this.config.options.lanes = count;
+  }
+
+  #optimization(fields: Fields | undefined): void {
+    if (!fields) return;
+    const graph = fields.message('graph');
+    const level = graph?.whole('level');
+    // As Triton's ONNX Runtime backend has it: -1 basic, 1 extended, 2 disabled; else all.
+    const levels: Record<number, NonNullable<ModelOptions['graphLevel']>> = {
+      [-1]: 'basic',
+      1: 'extended',
+      2: 'none',
+    };
+    if (level !== undefined && levels[level]) this.config.options.graphLevel = levels[level];
+    const accelerators = fields.message('execution_accelerators');
+    const providers = accelerators?.messages('gpu_execution_accelerator') ?? [];
+    for (const provider of providers) {
+      const options: Record<string, string> = {};
+      for (const entry of provider.messages('parameters')) {
+        options[entry.text('key') ?? ''] = entry.text('value') ?? '';
+      }
+      const name = provider.text('name') ?? '';
+      this.config.options.providers = [...(this.config.options.providers ?? []), { name, options }];
+      this.#done(provider);
+    }
+    this.#done(fields, graph, accelerators);
+  }
+
+  #parameters(entries: Fields[]): void {
+    const { options } = this.config;
+    for (const entry of entries) {
+      const key = entry.text('key') ?? '';
+      const value = entry.message('value')?.text('string_value') ?? '';
+      const number = Number(value);
+      const isWhole = value !== '' && Number.isInteger(number) && number >= 0;
+      if (key === 'intra_op_thread_count' && isWhole) {
+        // 0 is the library's default there: all processors.
+        options.threads = number;
+      } else if (key === 'inter_op_thread_count' && isWhole) {
+        options.interOpThreads = number;
+      } else if (key === 'execution_mode' && (number === 0 || number === 1)) {
+        options.executionMode = number === 1 ? 'parallel' : 'sequential';
+      } else if (key.startsWith('session.') || key.startsWith('optimization.')) {
+        options.config = { ...options.config, [key]: value };
+      } else {
+        this.#warn(`parameters: "${key}" = "${value}" is not supported and has no effect`);
+      }
+    }
+  }
+
+  #warmUp(fields: Fields): WarmUpConfig {
+    const sample: WarmUpConfig = { data: 'random', shapes: {}, files: {} };
+    fields.text('name');
+    const batch = fields.whole('batch_size') ?? 0;
+    if (batch > 0) sample.batch = batch;
+    const count = fields.whole('count') ?? 0;
+    if (count > 0) sample.count = count;
+    for (const entry of fields.messages('inputs')) {
+      const key = entry.text('key');
+      const value = entry.message('value');
+      if (!key || !value) return entry.fail('', 'key and value', key);
+      this.#dtype(value);
+      (sample.shapes as Record<string, number[]>)[key] = value.wholes('dims');
+      if (value.flag('zero_data')) sample.data = 'zero';
+      value.flag('random_data');
+      const file = value.text('input_data_file');
+      if (file) sample.files![key] = file;
+      this.#done(value);
+    }
+    this.#done(fields);
+    return sample;
+  }
+}
+
+/**
+ * Reads a config.pbtxt.
+ *
+ * @throws InvalidInputError with file, line or field, and what was expected
+ */
+export function parseTritonText(text: string, file: string, name: string): ModelConfig {
+  return new Reader(file).read(new Fields(parseTextFormat(text, file), file), name);
+}
+
+/** The same in its JSON form, as a load call brings it. */
+export function parseTritonJson(
+  json: Record<string, unknown>,
+  file: string,
+  name: string,
+): ModelConfig {
+  return new Reader(file).read(new Fields(fromJson(json, maps), file), name);
+}

@@ -1,0 +1,461 @@
+// The repository: a folder of models and versions, and what of it is served.
+//
+//   scan -> wanted versions -> prepare (load, warm) -> swap -> retire what is not wanted
+//             (policy)          failed: the old one goes on serving, the index says why
+import { readdir, readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
+import type { ModelOptions, WarmUpSample } from '../types.js';
+import { CONFIG_FILES, derivedConfig, parseConfig, parseOverride } from './config/read.js';
+import type { ModelConfig, VersionPolicy, WarmUpConfig } from './config/model-config.js';
+import type { Engine, Servable } from './engine.js';
+
+/** When models are loaded and unloaded. */
+export type ControlMode = 'none' | 'poll' | 'explicit';
+
+export interface RepositoryOptions {
+  /**
+   * 'none': everything, once, at the start. 'poll': the folder is looked at again and again, and what
+   * changed is loaded or unloaded. 'explicit': what load() and unload() say. Default 'none'.
+   */
+  control?: ControlMode;
+  /** Milliseconds between two looks. Default 15,000. */
+  pollMs?: number;
+  /** With 'explicit': names to load at the start; '*' is all. */
+  models?: readonly string[];
+  /** For models whose configuration does not say. */
+  defaults?: ModelOptions;
+  /** The first model that fails ends the start with its error. Default false: the index says why. */
+  strict?: boolean;
+  /** What happens, for a log. */
+  onEvent?: (event: RepositoryEvent) => void;
+}
+
+export type RepositoryEvent =
+  | { kind: 'loaded'; name: string; version: string; ms: number }
+  | { kind: 'unloaded'; name: string; version: string }
+  | { kind: 'failed'; name: string; version: string; reason: string }
+  | { kind: 'warning'; name: string; text: string };
+
+export type VersionState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE';
+
+export interface IndexEntry {
+  name: string;
+  /** '' where no version could be told. */
+  version: string;
+  state: VersionState;
+  /** Why it is not ready; also of a version that serves while a newer load of it failed. */
+  reason: string;
+}
+
+/** What a load call may bring. */
+export interface LoadOverride {
+  /** A configuration as JSON text, ours or Triton's, instead of the file's. */
+  config?: string;
+  /** Files by their path below the model's folder, such as `1/model.onnx`; then the folder's do not count. */
+  files?: ReadonlyMap<string, Uint8Array>;
+}
+
+/** What a version is made of, and how to tell that it changed. */
+interface Source {
+  source: string | Uint8Array;
+  identity: string;
+}
+
+interface VersionRecord {
+  state: VersionState;
+  reason: string;
+  identity: string;
+}
+
+const VERSION = /^[1-9][0-9]*$/;
+const MODEL_NAME = /^[^/\\]+$/;
+const DEFAULT_POLL_MS = 15_000;
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The versions that a policy serves, of those that are there. */
+export function wantedVersions(policy: VersionPolicy, there: readonly string[]): string[] {
+  const sorted = [...there].sort((a, b) => Number(a) - Number(b));
+  if (policy === 'all') return sorted;
+  if ('latest' in policy) return sorted.slice(-policy.latest);
+  return sorted.filter((version) => policy.specific.includes(Number(version)));
+}
+
+export class Repository {
+  readonly folder: string;
+  readonly control: ControlMode;
+  readonly #engine: Engine;
+  readonly #options: RepositoryOptions;
+  readonly #records = new Map<string, Map<string, VersionRecord>>();
+  /** One change of a model at a time. */
+  readonly #queues = new Map<string, Promise<unknown>>();
+  /** What the last load call brought: a poll must not undo it. */
+  readonly #overrides = new Map<string, LoadOverride>();
+  /** The configuration that the versions were loaded with. */
+  readonly #configTexts = new Map<string, string>();
+  #timer: NodeJS.Timeout | undefined;
+  #started = false;
+  #closed = false;
+
+  /** @internal */
+  constructor(engine: Engine, folder: string, options: RepositoryOptions) {
+    this.folder = folder;
+    this.control = options.control ?? 'none';
+    if (!['none', 'poll', 'explicit'].includes(this.control)) {
+      throw new InvalidInputError(
+        `control: expected 'none', 'poll' or 'explicit', got ${JSON.stringify(this.control)}`,
+      );
+    }
+    this.#engine = engine;
+    this.#options = options;
+  }
+
+  /** Whether what is to be loaded at the start has been tried. */
+  get started(): boolean {
+    return this.#started;
+  }
+
+  /** @internal */
+  async start(): Promise<void> {
+    const there = await this.#scan();
+    const { models = [] } = this.#options;
+    const names =
+      this.control !== 'explicit' || models.includes('*')
+        ? [...new Set([...there, ...models.filter((name) => name !== '*')])]
+        : models;
+    for (const name of names) {
+      // What serves nothing yet need not be spared.
+      await this.#change(name, () => this.#apply(name, { throttle: false })).catch((error) => {
+        this.#fail(name, '', reasonOf(error));
+        if (this.#options.strict) throw error;
+      });
+    }
+    this.#started = true;
+    if (this.control === 'poll' && !this.#closed) this.#schedule();
+  }
+
+  /** Names of the folders that could be models. */
+  async #scan(): Promise<string[]> {
+    try {
+      const entries = await readdir(this.folder, { withFileTypes: true });
+      const names: string[] = [];
+      for (const entry of entries) {
+        if (entry.name.startsWith('.') || !(entry.isDirectory() || entry.isSymbolicLink()))
+          continue;
+        if (await this.#isModel(entry.name)) names.push(entry.name);
+      }
+      return names.sort((a, b) => a.localeCompare(b));
+    } catch (cause) {
+      throw new ModelError(
+        `cannot read the model repository "${this.folder}": ${reasonOf(cause)}`,
+        { cause },
+      );
+    }
+  }
+
+  /** A model has a configuration, or a version's folder with a model in it. */
+  async #isModel(name: string): Promise<boolean> {
+    const files = await readdir(path.join(this.folder, name)).catch(() => [] as string[]);
+    if (CONFIG_FILES.some((file) => files.includes(file))) return true;
+    for (const version of files.filter((file) => VERSION.test(file))) {
+      const inside = await readdir(path.join(this.folder, name, version)).catch(() => []);
+      if ((inside as string[]).includes('model.onnx')) return true;
+    }
+    return false;
+  }
+
+  #schedule(): void {
+    this.#timer = setTimeout(() => {
+      void this.poll()
+        .catch((error: unknown) => this.#emit({ kind: 'warning', name: '', text: reasonOf(error) }))
+        .finally(() => {
+          if (!this.#closed) this.#schedule();
+        });
+    }, this.#options.pollMs ?? DEFAULT_POLL_MS);
+    this.#timer.unref();
+  }
+
+  /** Looks at the folder now, and loads and unloads what changed, as 'poll' does by itself. */
+  async poll(): Promise<void> {
+    const there = new Set(await this.#scan());
+    for (const name of this.#records.keys()) {
+      if (!there.has(name) && !this.#overrides.get(name)?.files) await this.unload(name);
+    }
+    for (const name of there) {
+      await this.#change(name, () => this.#apply(name, { throttle: true })).catch(
+        (error: unknown) => this.#fail(name, '', reasonOf(error)),
+      );
+    }
+  }
+
+  /**
+   * Loads a model, or loads it anew: what changed is swapped in once it is warmed, and the old versions
+   * drain.
+   *
+   * @throws ModelError or InvalidInputError saying why the first version failed; what served goes on
+   */
+  async load(name: string, override: LoadOverride = {}): Promise<void> {
+    if (!MODEL_NAME.test(name)) throw new InvalidInputError(`"${name}" is no name of a model`);
+    await this.#change(name, async () => {
+      const before = this.#overrides.get(name);
+      this.#overrides.set(name, override);
+      try {
+        await this.#apply(name, { throttle: true, anew: true });
+      } catch (error) {
+        if (before) this.#overrides.set(name, before);
+        else this.#overrides.delete(name);
+        throw error;
+      }
+    });
+  }
+
+  /** Stops serving a model; requests under way end first. False when none was served. */
+  unload(name: string): Promise<boolean> {
+    return this.#change(name, async () => {
+      this.#overrides.delete(name);
+      this.#configTexts.delete(name);
+      const records = this.#records.get(name);
+      for (const record of records?.values() ?? []) {
+        if (record.state === 'READY') record.state = 'UNLOADING';
+      }
+      const versions = this.#engine.versions(name);
+      const was = await this.#engine.unload(name);
+      for (const [version, record] of records ?? []) {
+        Object.assign(record, { state: 'UNAVAILABLE', reason: 'unloaded', identity: '' });
+        if (versions.includes(version)) this.#emit({ kind: 'unloaded', name, version });
+      }
+      return was;
+    });
+  }
+
+  /** Every model of the folder and every version that was tried, with its state. */
+  async index(onlyReady = false): Promise<IndexEntry[]> {
+    const entries: IndexEntry[] = [];
+    const names = new Set([...(await this.#scan().catch(() => [])), ...this.#records.keys()]);
+    for (const name of [...names].sort((a, b) => a.localeCompare(b))) {
+      const records = this.#records.get(name);
+      if (!records || records.size === 0) {
+        entries.push({ name, version: '', state: 'UNAVAILABLE', reason: 'not loaded' });
+      }
+      for (const [version, { state, reason }] of records ?? []) {
+        entries.push({ name, version, state, reason });
+      }
+    }
+    return onlyReady ? entries.filter(({ state }) => state === 'READY') : entries;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    await Promise.allSettled(this.#queues.values());
+  }
+
+  #change<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#queues.get(name) ?? Promise.resolve();
+    const after = before
+      .catch(() => {})
+      .then(() => {
+        if (this.#closed) throw new ClosedError('the engine was closed');
+        return work();
+      });
+    this.#queues.set(name, after);
+    after.catch(() => {});
+    return after;
+  }
+
+  #emit(event: RepositoryEvent): void {
+    this.#options.onEvent?.(event);
+  }
+
+  #record(name: string, version: string): VersionRecord {
+    let records = this.#records.get(name);
+    if (!records) this.#records.set(name, (records = new Map<string, VersionRecord>()));
+    // A failure that no version could be told for is over.
+    if (version !== '') records.delete('');
+    let record = records.get(version);
+    if (!record) {
+      records.set(version, (record = { state: 'UNAVAILABLE', reason: '', identity: '' }));
+    }
+    return record;
+  }
+
+  #fail(name: string, version: string, reason: string): void {
+    const record = this.#record(name, version);
+    if (record.reason === reason && record.state === 'UNAVAILABLE') return; // a poll finds it again
+    Object.assign(record, { state: 'UNAVAILABLE', reason });
+    this.#emit({ kind: 'failed', name, version, reason });
+  }
+
+  async #readConfig(name: string): Promise<{ config: ModelConfig; text: string }> {
+    const override = this.#overrides.get(name);
+    if (override?.config !== undefined) {
+      return { config: parseOverride(override.config, name), text: override.config };
+    }
+    for (const file of CONFIG_FILES) {
+      const full = path.join(this.folder, name, file);
+      const bytes = override?.files?.get(file);
+      const text = bytes
+        ? Buffer.from(bytes).toString('utf8')
+        : await readFile(full, 'utf8').catch((error: NodeJS.ErrnoException) => {
+            if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined;
+            throw error;
+          });
+      if (text !== undefined) return { config: parseConfig(text, full, name), text };
+    }
+    return { config: derivedConfig(), text: '' };
+  }
+
+  /** The versions that are there, with what they are made of. */
+  async #sources(name: string, file: string): Promise<Map<string, Source>> {
+    const sources = new Map<string, Source>();
+    const files = this.#overrides.get(name)?.files;
+    if (files) {
+      let number = 0;
+      for (const [where, bytes] of files) {
+        const [version = '', ...rest] = where.split('/');
+        if (VERSION.test(version) && rest.join('/') === file) {
+          sources.set(version, { source: bytes, identity: `bytes:${Date.now()}:${number++}` });
+        }
+      }
+      return sources;
+    }
+    const folder = path.join(this.folder, name);
+    for (const version of await readdir(folder).catch(() => [] as string[])) {
+      if (!VERSION.test(version)) continue;
+      const full = path.join(folder, version, file);
+      const found = await stat(full, { bigint: true }).catch(() => undefined);
+      if (!found?.isFile()) continue;
+      const identity = `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
+      sources.set(version, { source: full, identity });
+    }
+    return sources;
+  }
+
+  async #warmUpSamples(
+    name: string,
+    samples: readonly WarmUpConfig[] | false | undefined,
+  ): Promise<WarmUpSample[] | false | undefined> {
+    if (!samples) return samples;
+    return Promise.all(
+      samples.map(async ({ files = {}, ...sample }) => {
+        const inputs: Record<string, Uint8Array> = {};
+        for (const [input, file] of Object.entries(files)) {
+          const root = path.join(this.folder, name, 'warmup');
+          const full = path.resolve(root, file);
+          if (!full.startsWith(root + path.sep)) {
+            throw new InvalidInputError(`warm-up: "${file}" is not below ${root}`);
+          }
+          inputs[input] =
+            this.#overrides.get(name)?.files?.get(`warmup/${file}`) ??
+            (await readFile(full).catch((cause: unknown) => {
+              throw new ModelError(`warm-up: ${reasonOf(cause)}`, { cause });
+            }));
+        }
+        return { ...sample, inputs };
+      }),
+    );
+  }
+
+  /** Brings what is served in line with the folder. */
+  async #apply(name: string, how: { throttle: boolean; anew?: boolean }): Promise<void> {
+    const { config, text } = await this.#readConfig(name);
+    const sources = await this.#sources(name, config.file);
+    const wanted = wantedVersions(config.versions, [...sources.keys()]);
+    if (wanted.length === 0) {
+      throw new ModelError(
+        sources.size === 0
+          ? `model "${name}" has no version: expected ${path.join(this.folder, name, '<version>', config.file)}`
+          : `the version policy of model "${name}" serves none of its versions ${[...sources.keys()].join(', ')}`,
+      );
+    }
+    for (const [label, version] of Object.entries(config.labels)) {
+      if (!wanted.includes(String(version))) {
+        this.#emit({
+          kind: 'warning',
+          name,
+          text: `label "${label}" names version ${version}, which is not served`,
+        });
+      }
+    }
+    config.options = { ...this.#options.defaults, ...config.options, throttle: how.throttle };
+    const reconfigured = this.#configTexts.get(name) !== text;
+    if (reconfigured || how.anew) {
+      for (const warning of config.warnings) this.#emit({ kind: 'warning', name, text: warning });
+    }
+    let failure: unknown;
+    for (const version of wanted) {
+      const record = this.#record(name, version);
+      const { source, identity } = sources.get(version)!;
+      const mark = `${identity}\n${text}`;
+      // What failed is not tried again until it changes.
+      if (!how.anew && record.identity === mark) continue;
+      try {
+        await this.#loadVersion(name, version, source, config, record);
+      } catch (error) {
+        failure ??= error;
+      }
+      record.identity = mark;
+    }
+    this.#configTexts.set(name, text);
+    const serving = this.#engine.versions(name);
+    if (wanted.some((version) => serving.includes(version))) {
+      await this.#retire(
+        name,
+        serving.filter((version) => !wanted.includes(version)),
+      );
+    }
+    // Versions that are gone and never served are not worth a line.
+    for (const [version, record] of this.#records.get(name) ?? []) {
+      if (!sources.has(version) && record.state !== 'READY')
+        this.#records.get(name)!.delete(version);
+    }
+    if (failure !== undefined) throw failure as Error;
+  }
+
+  async #loadVersion(
+    name: string,
+    version: string,
+    source: string | Uint8Array,
+    config: ModelConfig,
+    record: VersionRecord,
+  ): Promise<void> {
+    const start = performance.now();
+    const served = this.#engine.find(name, version) !== undefined;
+    if (!served) Object.assign(record, { state: 'LOADING', reason: '' });
+    let servable: Servable;
+    try {
+      const samples = await this.#warmUpSamples(name, config.warmUp);
+      servable = await this.#engine.prepare(name, version, source, config, samples);
+      this.#engine.add(servable);
+    } catch (error) {
+      const reason = reasonOf(error);
+      if (served) {
+        // The old one of the same version goes on.
+        record.reason = `serving what was loaded before: ${reason}`;
+        this.#emit({ kind: 'failed', name, version, reason });
+      } else {
+        record.state = 'LOADING';
+        this.#fail(name, version, reason);
+      }
+      throw error;
+    }
+    Object.assign(record, { state: 'READY', reason: '' });
+    this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
+  }
+
+  async #retire(name: string, versions: readonly string[]): Promise<void> {
+    for (const version of versions) {
+      const record = this.#record(name, version);
+      record.state = 'UNLOADING';
+      // Draining takes as long as the requests do: the next change need not wait for it.
+      void this.#engine.unload(name, version).then(() => {
+        Object.assign(record, { state: 'UNAVAILABLE', reason: 'unloaded', identity: '' });
+        this.#emit({ kind: 'unloaded', name, version });
+      });
+    }
+    return Promise.resolve();
+  }
+}

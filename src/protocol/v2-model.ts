@@ -1,0 +1,186 @@
+// Open Inference Protocol v2 about models: metadata, configuration, statistics, the repository's index.
+//
+// Sources: the KServe project's "Open Inference Protocol (v2)", and Triton's "Model Configuration",
+// "Statistics" and "Model Repository" extension documents.
+import { InvalidInputError } from '../errors.js';
+import type { ModelStats, ValueMetadata } from '../types.js';
+import { datatypeOf } from './v2.js';
+
+/** What the protocol wants to know of a model that is served. */
+export interface DescribedModel {
+  name: string;
+  version: string;
+  inputs: readonly ValueMetadata[];
+  outputs: readonly ValueMetadata[];
+  stats: ModelStats;
+  file: string;
+  /** Rows that the configuration promises; 0: as the scheduler has it. */
+  maxBatchSize: number;
+  versions: 'all' | { latest: number } | { specific: number[] };
+  labels: Readonly<Record<string, number>>;
+  providers: readonly string[];
+}
+
+/** A model's metadata as `GET /v2/models/{m}` has it: -1 for dynamic dimensions. */
+export function modelMetadata(
+  name: string,
+  versions: readonly string[],
+  inputs: readonly ValueMetadata[],
+  outputs: readonly ValueMetadata[],
+): object {
+  const describe = (value: ValueMetadata): object => ({
+    name: value.name,
+    datatype: datatypeOf(value.dtype) ?? value.dtype,
+    shape: dims(value),
+  });
+  return {
+    name,
+    versions,
+    platform: 'onnxruntime_onnx',
+    inputs: inputs.map(describe),
+    outputs: outputs.map(describe),
+  };
+}
+
+function dims(value: ValueMetadata): number[] {
+  return value.shape.map((dim) => (typeof dim === 'number' ? dim : -1));
+}
+
+/** A model's configuration as `GET …/config` has it: Triton's ModelConfig in JSON. */
+export function modelConfiguration(model: DescribedModel): object {
+  const { maxBatch, delayUs } = model.stats.batching;
+  const maxBatchSize = model.maxBatchSize || (maxBatch > 1 ? maxBatch : 0);
+  const value = (value: ValueMetadata): object => {
+    const shape = dims(value);
+    const name = datatypeOf(value.dtype);
+    return {
+      name: value.name,
+      data_type: name === 'BYTES' ? 'TYPE_STRING' : `TYPE_${name ?? 'INVALID'}`,
+      dims: maxBatchSize > 0 ? shape.slice(1) : shape,
+    };
+  };
+  const { versions } = model;
+  return {
+    name: model.name,
+    platform: 'onnxruntime_onnx',
+    backend: 'onnxruntime',
+    version_policy:
+      versions === 'all'
+        ? { all: {} }
+        : 'latest' in versions
+          ? { latest: { num_versions: versions.latest } }
+          : { specific: { versions: versions.specific } },
+    max_batch_size: maxBatchSize,
+    input: model.inputs.map(value),
+    output: model.outputs.map(value),
+    instance_group: [{ name: model.name, kind: 'KIND_CPU', count: Math.max(1, model.stats.lanes) }],
+    default_model_filename: model.file,
+    ...(maxBatch > 1 && {
+      dynamic_batching: {
+        preferred_batch_size: [],
+        max_queue_delay_microseconds: Math.round(delayUs),
+        preserve_ordering: false,
+      },
+    }),
+    parameters: Object.fromEntries(
+      Object.entries(model.labels).map(([label, version]) => [
+        `label.${label}`,
+        { string_value: String(version) },
+      ]),
+    ),
+  };
+}
+
+const ns = (us: number): number => Math.round(us * 1000);
+
+/** Statistics as `GET …/stats` has them; durations are sums in nanoseconds. */
+export function modelStatistics(models: readonly (DescribedModel & { lastMs: number })[]): object {
+  return {
+    model_stats: models.map(({ name, version, stats, lastMs }) => {
+      const inline = stats.runsInline;
+      const good = stats.runsOnLanes - stats.failed + inline;
+      // Runs on the calling thread wait for nothing; their time is the median's.
+      const inlineUs = inline * stats.medianRunUs;
+      const duration = (count: number, us: number): object => ({ count, ns: ns(us) });
+      return {
+        name,
+        version,
+        last_inference: lastMs,
+        inference_count: stats.rows,
+        execution_count: stats.executions,
+        inference_stats: {
+          success: duration(good, stats.queueUs + stats.runUs + inlineUs),
+          fail: duration(stats.failed + stats.expired + stats.cancelled, stats.failedUs),
+          queue: duration(good, stats.queueUs),
+          compute_input: duration(good, 0),
+          compute_infer: duration(good, stats.runUs + inlineUs),
+          compute_output: duration(good, 0),
+          cache_hit: duration(0, 0),
+          cache_miss: duration(0, 0),
+        },
+        batch_stats: stats.batches.map(({ rows, runs, runUs }) => ({
+          batch_size: rows,
+          compute_input: duration(runs, 0),
+          compute_infer: duration(runs, runUs),
+          compute_output: duration(runs, 0),
+        })),
+      };
+    }),
+  };
+}
+
+/** What `POST /v2/repository/index` asks. Throws InvalidInputError. */
+export function decodeIndexRequest(json: unknown): { onlyReady: boolean } {
+  if (json === undefined) return { onlyReady: false };
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw new InvalidInputError('the request must be a JSON object');
+  }
+  const ready = (json as { ready?: unknown }).ready ?? false;
+  if (typeof ready !== 'boolean') {
+    throw new InvalidInputError(`ready: expected true or false, got ${JSON.stringify(ready)}`);
+  }
+  return { onlyReady: ready };
+}
+
+/**
+ * What `POST /v2/repository/models/{m}/load` brings: `config` as JSON text, and files in base64 by
+ * `file:<path>`.
+ *
+ * @throws InvalidInputError naming the parameter
+ */
+export function decodeLoadRequest(json: unknown): {
+  config?: string;
+  files?: Map<string, Uint8Array>;
+} {
+  if (json === undefined) return {};
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw new InvalidInputError('the request must be a JSON object');
+  }
+  const parameters = (json as { parameters?: unknown }).parameters ?? {};
+  if (typeof parameters !== 'object' || parameters === null || Array.isArray(parameters)) {
+    throw new InvalidInputError('parameters must be an object');
+  }
+  let config: string | undefined;
+  const files = new Map<string, Uint8Array>();
+  for (const [name, value] of Object.entries(parameters as Record<string, unknown>)) {
+    if (name === 'config') {
+      if (typeof value !== 'string') {
+        throw new InvalidInputError('parameters.config: expected JSON in a string');
+      }
+      config = value;
+    } else if (name.startsWith('file:')) {
+      if (typeof value !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(value)) {
+        throw new InvalidInputError(`parameters["${name}"]: expected base64`);
+      }
+      files.set(name.slice('file:'.length), Buffer.from(value, 'base64'));
+    } else {
+      throw new InvalidInputError(
+        `parameters["${name}"] is not known; a load takes "config" and "file:<path>"`,
+      );
+    }
+  }
+  if (files.size > 0 && config === undefined) {
+    throw new InvalidInputError('parameters: "file:" needs "config" beside it');
+  }
+  return { ...(config !== undefined && { config }), ...(files.size > 0 && { files }) };
+}

@@ -1,0 +1,102 @@
+// Who may load and unload: anybody on a loopback listener, else whoever has the token.
+import { timingSafeEqual } from 'node:crypto';
+import type { AddressInfo } from 'node:net';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Engine } from '../engine/engine.js';
+import type { Repository } from '../engine/repository.js';
+import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2-model.js';
+import type { InferBody } from './body.js';
+import { HttpError } from './errors.js';
+
+export interface ControlOptions {
+  /** Whoever sends `Authorization: Bearer <token>` may control, and nobody else. */
+  adminToken?: string;
+  /** Anybody who reaches the listener may control. */
+  allowAdmin?: boolean;
+}
+
+function isLoopback(address: string): boolean {
+  return /^(127\.|::1$|::ffff:127\.)/.test(address);
+}
+
+function sameText(a: string, b: string): boolean {
+  const [x, y] = [Buffer.from(a), Buffer.from(b)];
+  return x.length === y.length && timingSafeEqual(x, y);
+}
+
+/** Throws HttpError unless the request may control. */
+function authorize(app: FastifyInstance, request: FastifyRequest, options: ControlOptions): void {
+  if (options.adminToken !== undefined) {
+    const [scheme = '', token = ''] = (request.headers.authorization ?? '').split(' ');
+    if (scheme.toLowerCase() === 'bearer' && sameText(token, options.adminToken)) return;
+    throw new HttpError(401, 'control endpoints need the header "Authorization: Bearer <token>"');
+  }
+  if (options.allowAdmin) return;
+  const addresses = app.server.listening ? [app.server.address() as AddressInfo | string] : [];
+  const open = addresses.every(
+    (address) => typeof address === 'string' || isLoopback(address.address),
+  );
+  // A web page that the user looks at can reach loopback too; browsers say where a request is from.
+  const origin = request.headers.origin;
+  const foreign = origin !== undefined && !/^https?:\/\/(localhost|127\.|\[::1\])/.test(origin);
+  if (open && !foreign) return;
+  throw new HttpError(
+    403,
+    'control endpoints are closed on a listener that is not loopback; configure a token, or allow them',
+  );
+}
+
+function repositoryOf(engine: Engine): Repository {
+  if (engine.repository) return engine.repository;
+  throw new HttpError(400, 'the server has no model repository');
+}
+
+/** The model repository extension: index, load, unload. */
+export function addControlRoutes(
+  app: FastifyInstance,
+  engine: Engine,
+  options: ControlOptions,
+): void {
+  app.addHook('onRequest', (request, _reply, done) => {
+    authorize(app, request, options);
+    done();
+  });
+
+  app.post<{ Body: InferBody | undefined }>('/v2/repository/index', async ({ body }) => {
+    const { onlyReady } = decodeIndexRequest(body?.json);
+    if (engine.repository) return engine.repository.index(onlyReady);
+    return engine
+      .names()
+      .flatMap((name) =>
+        engine.versions(name).map((version) => ({ name, version, state: 'READY', reason: '' })),
+      );
+  });
+
+  app.post<{ Params: { model: string }; Body: InferBody | undefined }>(
+    '/v2/repository/models/:model/load',
+    async ({ params, body }, reply) => {
+      const repository = repositoryOf(engine);
+      explicitOnly(repository);
+      await repository.load(params.model, decodeLoadRequest(body?.json));
+      return reply.send();
+    },
+  );
+
+  app.post<{ Params: { model: string }; Body: InferBody | undefined }>(
+    '/v2/repository/models/:model/unload',
+    async ({ params }, reply) => {
+      const repository = repositoryOf(engine);
+      explicitOnly(repository);
+      await repository.unload(params.model);
+      return reply.send();
+    },
+  );
+}
+
+function explicitOnly({ control }: Repository): void {
+  if (control === 'explicit') return;
+  throw new HttpError(
+    400,
+    `explicit model load and unload are not allowed with model control "${control}"`,
+  );
+}

@@ -1,0 +1,148 @@
+// The v2 routes of models: metadata, readiness, configuration, statistics, infer.
+import { Readable } from 'node:stream';
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
+import {
+  modelConfiguration,
+  modelMetadata,
+  modelStatistics,
+  type DescribedModel,
+} from '../protocol/v2-model.js';
+import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../protocol/v2.js';
+import { version } from '../version.js';
+import type { Arrivals } from './arrivals.js';
+import type { InferBody } from './body.js';
+import { HttpError } from './errors.js';
+
+/** Larger responses go to the socket piece by piece instead of being joined first. */
+const JOIN_UP_TO_BYTES = 64 * 1024;
+
+interface ModelParams {
+  model: string;
+  version?: string;
+}
+
+function find(engine: Engine, { model, version: wanted }: ModelParams): Servable {
+  const servable = engine.find(model, wanted);
+  if (servable) return servable;
+  const versions = engine.versions(model);
+  throw new HttpError(
+    404,
+    versions.length
+      ? `model "${model}" has no version ${wanted}; it has ${versions.join(', ')}`
+      : `model "${model}" does not exist`,
+  );
+}
+
+/** What the codecs want to know of a model. */
+function describe({ name, version, model, config }: Servable): DescribedModel {
+  return {
+    name,
+    version,
+    inputs: model.inputs,
+    outputs: model.outputs,
+    stats: model.stats(),
+    file: config.file,
+    maxBatchSize: config.maxBatchSize,
+    versions: config.versions,
+    labels: config.labels,
+    providers: model.providers,
+  };
+}
+
+/** Aborts when the client goes away before it was answered. */
+function goneSignal(reply: FastifyReply): AbortSignal {
+  const controller = new AbortController();
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) controller.abort(new Error('the client went away'));
+  });
+  return controller.signal;
+}
+
+function send(reply: FastifyReply, json: string, binary: readonly Uint8Array[]): FastifyReply {
+  if (binary.length === 0) return reply.type('application/json').send(json);
+  const head = Buffer.from(json, 'utf8');
+  const total = binary.reduce((bytes, part) => bytes + part.length, head.length);
+  void reply
+    .type('application/octet-stream')
+    .header('inference-header-content-length', head.length);
+  if (total <= JOIN_UP_TO_BYTES) return reply.send(Buffer.concat([head, ...binary], total));
+  return reply
+    .header('content-length', total)
+    .send(Readable.from([head, ...binary], { objectMode: false }));
+}
+
+const modelRoutes = ['/v2/models/:model', '/v2/models/:model/versions/:version'] as const;
+
+const extensions = [
+  'binary_tensor_data',
+  'model_configuration',
+  'model_repository',
+  'parameters',
+  'schedule_policy',
+  'statistics',
+];
+
+export function addModelRoutes(app: FastifyInstance, engine: Engine, arrivals: Arrivals): void {
+  app.get('/v2', () => ({ name: 'tercel', version, extensions }));
+  app.get('/v2/health/live', (_request, reply) => reply.send());
+  app.get('/v2/health/ready', (_request, reply) => {
+    if (!engine.ready) throw new HttpError(503, 'the models are still being loaded');
+    return reply.send();
+  });
+
+  const statistics = (servables: Servable[]): object =>
+    modelStatistics(
+      // Kept by nobody else: the time of the last request is not worth a clock read for each.
+      servables.map((servable) => ({ ...describe(servable), lastMs: 0 })),
+    );
+  app.get('/v2/models/stats', () =>
+    statistics(
+      engine.names().flatMap((name) => engine.versions(name).map((v) => engine.find(name, v)!)),
+    ),
+  );
+
+  for (const prefix of modelRoutes) {
+    app.get<{ Params: ModelParams }>(prefix, ({ params }) => {
+      const { name, model } = find(engine, params);
+      return modelMetadata(name, engine.versions(name), model.inputs, model.outputs);
+    });
+    app.get<{ Params: ModelParams }>(`${prefix}/ready`, ({ params }, reply) => {
+      find(engine, params);
+      return reply.send();
+    });
+    app.get<{ Params: ModelParams }>(`${prefix}/config`, ({ params }) =>
+      modelConfiguration(describe(find(engine, params))),
+    );
+    app.get<{ Params: ModelParams }>(`${prefix}/stats`, ({ params }) =>
+      statistics(
+        params.version === undefined
+          ? engine.versions(find(engine, params).name).map((v) => engine.find(params.model, v)!)
+          : [find(engine, params)],
+      ),
+    );
+    app.post<{ Params: ModelParams; Body: InferBody | undefined }>(
+      `${prefix}/infer`,
+      async ({ params, body }, reply) => {
+        const concurrent = arrivals.count();
+        const { name, version: served, model, config } = find(engine, params);
+        if (!body) throw new HttpError(400, 'the request has no body');
+        const request = body.raw
+          ? decodeRawRequest(model.inputs, body.binary)
+          : decodeInferRequest(body.json, body.binary);
+        const values = await model.run(request.inputs, {
+          ...withDefaults(config, {
+            ...(request.priority && { priority: request.priority }),
+            ...(request.timeoutMs && { timeoutMs: request.timeoutMs }),
+          }),
+          ...(request.outputs && { outputs: request.outputs.map((output) => output.name) }),
+          signal: goneSignal(reply),
+          results: 'shared',
+          concurrent,
+        });
+        const response = encodeInferResponse({ name, version: served }, request, values);
+        return send(reply, response.json, response.binary);
+      },
+    );
+  }
+}
