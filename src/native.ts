@@ -132,6 +132,7 @@ export interface NativeAddon {
   next(): number;
   finish(targets: unknown): unknown;
   cancel(slot: number): void;
+  flush(): void;
   allocate(bytes: number): ArrayBuffer;
   stats(): Record<string, unknown>;
   providers(): string[];

@@ -138,9 +138,17 @@ napi_value Finish(napi_env env, napi_callback_info info) {
 napi_value Cancel(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<AddonEnv>(env, info, args);
+  self->Flush();
   if (auto* job = dynamic_cast<Cancellable*>(self->Get(ReadUint32(env, args[0])))) {
     job->Cancel(Status::Aborted("the operation was aborted"));
   }
+  return Undefined(env);
+}
+
+// flush(): tells the lanes of what was held
+napi_value Flush(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  ReadCall<AddonEnv>(env, info, args)->Flush();
   return Undefined(env);
 }
 
@@ -221,6 +229,7 @@ napi_value Init(napi_env env, napi_value exports) {
                     AddFunction(env, exports, "next", Next, self) &&
                     AddFunction(env, exports, "finish", Finish, self) &&
                     AddFunction(env, exports, "cancel", Cancel, self) &&
+                    AddFunction(env, exports, "flush", Flush, self) &&
                     AddFunction(env, exports, "allocate", Allocate, self) &&
                     AddFunction(env, exports, "stats", Stats, self) &&
                     AddFunction(env, exports, "providers", Providers, self) &&

@@ -1,9 +1,16 @@
 #include "env.h"
 
 #include "adaptive_lock.h"
+#include "model.h"
 #include "model_handle.h"
 
 namespace tercel::addon {
+
+namespace {
+// mlp over HTTP with 64 connections: a lane is busy 0.67 s of 4 with 8, 1.3 with 1 (each request told
+// at once), and a request waits 0.5 ms; with 64 it is 0.53 s and 1.6 ms.
+constexpr size_t kHeldJobs = 8;
+}  // namespace
 
 void Mailbox::Open(napi_env env, napi_threadsafe_function wake) {
   env_ = env;
@@ -99,6 +106,7 @@ void AddonEnv::OnEnvCleanup(void* data) {
 
 void AddonEnv::CleanUp() {
   closing_ = true;
+  Flush();
   // Native threads may be reading this environment's memory: end them first.
   for (JsCompletion* completion : slots_) {
     if (!completion) continue;
@@ -163,6 +171,20 @@ napi_value AddonEnv::Throw(const Status& status) {
   if (Ok(napi_is_exception_pending(env_, &pending)) && pending) return nullptr;
   if (napi_value error = MakeError(status)) napi_throw(env_, error);
   return nullptr;
+}
+
+void AddonEnv::Hold(const std::shared_ptr<Model>& model, Ref<Job> job) {
+  if (held_model_ != model) Flush();
+  held_model_ = model;
+  held_.push_back(std::move(job));
+  if (held_.size() >= kHeldJobs) Flush();
+}
+
+void AddonEnv::Flush() {
+  if (held_.empty()) return;
+  held_model_->scheduler().Ready(held_.data(), held_.size());
+  held_.clear();
+  held_model_.reset();
 }
 
 JsCompletion* AddonEnv::TakeNext(bool stop_polling) {

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -112,6 +113,12 @@ class AddonEnv : public RefCounted<AddonEnv> {
   JsCompletion* TakeNext(bool stop_polling);
   napi_value FinishCurrent(napi_value targets);
 
+  // A job that has its rows, and waits for others of this turn of the event loop before a lane is told:
+  // each one told costs a wake, and a run of its own. Enough of them go at once.
+  void Hold(const std::shared_ptr<Model>& model, Ref<Job> job);
+  // REQUIRED before a held job may be cancelled.
+  void Flush();
+
   std::set<ModelHandle*>& handles() { return handles_; }
   bool closing() const { return closing_; }
 
@@ -139,6 +146,8 @@ class AddonEnv : public RefCounted<AddonEnv> {
   std::vector<JsCompletion*> slots_;
   std::set<ModelHandle*> handles_;
   Ref<Completion> current_;
+  std::vector<Ref<Job>> held_;
+  std::shared_ptr<Model> held_model_;  // of all of them
   bool closing_ = false;
 };
 

@@ -334,7 +334,9 @@ napi_value ModelHandle::Submit() {
   const bool share_results = request_.flags & kShareResults;
   if (Ref<RunJob> staged = Stage()) {
     staged->share_results = share_results;
-    return SubmitJob(env_.get(), std::move(staged), meta, [this](RunJob* job) { WriteRows(job); });
+    return SubmitJob(
+        env_.get(), std::move(staged), meta, [this](RunJob* job) { WriteRows(job); },
+        request_.flags & kHold);
   }
   if (Ref<RunJob> spare = TakeSpare()) {
     spare->share_results = share_results;
@@ -475,6 +477,7 @@ napi_value ModelHandle::Close(napi_env env, napi_callback_info info) {
   napi_value args[2];
   auto* self = ReadCall<ModelHandle>(env, info, args);
   if (self->closed_) return Undefined(env);
+  self->env_->Flush();
   self->closed_ = true;
   self->wants_close_ = true;
   self->close_slot_ = ReadUint32(env, args[0]);

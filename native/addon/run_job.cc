@@ -20,7 +20,7 @@ RunJob::~RunJob() = default;
 void RunJob::Cancel(Status reason) { model_->scheduler().Cancel(this, std::move(reason)); }
 
 napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
-                     const std::function<void(RunJob*)>& write) {
+                     const std::function<void(RunJob*)>& write, bool hold) {
   const auto slot = static_cast<uint32_t>(meta.data[kMetaSlot]);
   const double timeout_ms = meta.data[kMetaTimeoutMs];
   const int64_t now = NowNs();
@@ -42,7 +42,11 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
     status = scheduler.Reserve(job);
     if (status.ok()) {
       write(job.get());
-      scheduler.Ready(job);
+      if (hold) {
+        env->Hold(job->handle()->model(), job);
+      } else {
+        scheduler.Ready(job);
+      }
     }
   } else {
     status = scheduler.Submit(job);

@@ -68,8 +68,9 @@ class RunJob : public Job, public JsCompletion, public Cancellable {
 
 // Hands the job to its model's scheduler with the slot, priority and timeout in meta. Returns JS true,
 // or null with a pending exception when it is refused. `write` is called once the job has its rows, and
-// copies the inputs there; null for a job that brings its values.
+// copies the inputs there; null for a job that brings its values. `hold`: it may wait for the end of
+// this turn of the event loop.
 napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
-                     const std::function<void(RunJob*)>& write = nullptr);
+                     const std::function<void(RunJob*)>& write = nullptr, bool hold = false);
 
 }  // namespace tercel::addon

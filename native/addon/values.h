@@ -47,7 +47,8 @@ enum RequestFlags : uint32_t {
   kMayRunInline = 2,
   kConcurrent = 4,
   kShareResults = 8,
-  kRawBytes = 16
+  kRawBytes = 16,
+  kHold = 32
 };
 inline constexpr int kSequenceValue = -1;
 inline constexpr int kNestedValue = -1;

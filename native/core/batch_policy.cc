@@ -11,7 +11,7 @@ namespace {
 constexpr double kWorthMore = 1.02;
 // The margin moves between these, in windows of at least so many requests and so much time.
 constexpr double kLeastMargin = 0.25;
-constexpr double kMostMargin = 1.0;
+constexpr double kMostMargin = 1.25;
 constexpr uint32_t kWindowRequests = 200;
 constexpr int64_t kWindowNs = 100'000'000;
 // Trying a delay: epochs of so long, as many pairs, and the gain that is no accident.
@@ -36,8 +36,9 @@ size_t CostTable::IndexOf(uint32_t rows) {
 void CostTable::Add(uint32_t rows, int64_t ns) {
   Entry& entry = entries_[IndexOf(rows)];
   const auto sample = static_cast<double>(ns);
-  if (entry.count == 0) {
-    entry = {static_cast<double>(rows), sample, sample / 8, 1};
+  ++runs_;
+  if (!fresh(entry)) {
+    entry = {static_cast<double>(rows), sample, sample / 8, 1, runs_};
   } else {
     // Quick at first. A stall of the machine counts, but not for all of its length.
     const double weight = 1.0 / std::min(entry.count + 1, 16u);
@@ -46,8 +47,15 @@ void CostTable::Add(uint32_t rows, int64_t ns) {
     entry.deviation += (std::abs(bounded - entry.mean) - entry.deviation) * weight;
     entry.mean += (bounded - entry.mean) * weight;
     ++entry.count;
+    entry.last = runs_;
   }
-  largest_ = std::max(largest_, rows);
+}
+
+uint32_t CostTable::largest() const {
+  for (size_t i = entries_.size(); i-- > 0;) {
+    if (fresh(entries_[i])) return static_cast<uint32_t>(std::ceil(entries_[i].rows));
+  }
+  return 0;
 }
 
 double CostTable::Interpolate(uint32_t rows, double Entry::*field) const {
@@ -55,7 +63,7 @@ double CostTable::Interpolate(uint32_t rows, double Entry::*field) const {
   const Entry* before = nullptr;  // the one below `below`
   const Entry* above = nullptr;
   for (const Entry& entry : entries_) {
-    if (entry.count == 0) continue;
+    if (!fresh(entry)) continue;
     if (entry.rows <= rows) {
       before = below;
       below = &entry;
@@ -94,7 +102,7 @@ void LatencyWindow::Add(int64_t ns) {
 int64_t LatencyWindow::P99() const {
   uint32_t above = count_ / 100;  // so many may be above
   for (size_t i = counts_.size(); i-- > 0;) {
-    if (counts_[i] > above) return static_cast<int64_t>(std::exp2((i + 1.0) / kPerDoubling));
+    if (counts_[i] > above) return static_cast<int64_t>(std::exp2((i + 0.5) / kPerDoubling));
     above -= counts_[i];
   }
   return 0;
@@ -128,8 +136,8 @@ void BatchPolicy::ChooseCap() {
   double best_rate = 1 / cost_.Mean(1);
   const uint32_t most = std::min(options_.max_batch, cost_.largest() * 2);
   for (uint32_t rows = 2; rows <= most; rows += rows < 16 ? 1 : rows / 8) {
-    // Whoever comes when a run has just begun waits for it, and then for its own.
-    if (2 * cost_.Upper(rows) > limit) break;
+    // Whoever comes when a run has just begun waits for it, and then for its own: seldom are both long.
+    if (cost_.Mean(rows) + cost_.Upper(rows) > limit) break;
     const double rate = rows / cost_.Mean(rows);
     if (rate > best_rate * kWorthMore) {
       best = rows;
@@ -139,7 +147,7 @@ void BatchPolicy::ChooseCap() {
   // The best is at the edge of what was tried: go a step further.
   if (best > cost_.largest() / 2 && best < options_.max_batch) {
     const uint32_t further = std::min({best + std::max(1u, best / 2), options_.max_batch, most});
-    if (2 * cost_.Upper(further) <= limit) best = std::max(best, further);
+    if (cost_.Mean(further) + cost_.Upper(further) <= limit) best = std::max(best, further);
   }
   cap_ = best;
 }
@@ -190,9 +198,9 @@ void BatchPolicy::OnDone(int64_t ns, int64_t now) {
   const double ratio = static_cast<double>(options_.target_p99_ns) / static_cast<double>(last_p99_ns_);
   if (ratio < 1) {
     margin_ = std::max(kLeastMargin, margin_ * std::clamp(ratio, 0.7, 0.97));
-  } else if (ratio > 1.06) {
+  } else if (ratio > 1.05) {
     // Room is left, and it is we who hold throughput down: by refusing, or by small batches.
-    margin_ = std::min(kMostMargin, margin_ * 1.04);
+    margin_ = std::min(kMostMargin, margin_ * 1.02);
   }
   window_.Clear();
   window_start_ns_ = now;

@@ -25,10 +25,10 @@ struct BatchOptions {
 class CostTable {
  public:
   void Add(uint32_t rows, int64_t ns);
-  bool known() const { return largest_ > 0; }
-  // The most rows that were seen in one run.
-  uint32_t largest() const { return largest_; }
-  // Nanoseconds expected, between measured sizes by interpolation; 0 while nothing is known.
+  bool known() const { return runs_ > 0; }
+  // The most rows that were seen in one run lately.
+  uint32_t largest() const;
+  // Nanoseconds expected, between sizes measured lately by interpolation; 0 while nothing is known.
   double Mean(uint32_t rows) const;
   // What a run seldom exceeds: the mean and three mean deviations.
   double Upper(uint32_t rows) const;
@@ -39,16 +39,19 @@ class CostTable {
     double mean = 0;
     double deviation = 0;
     uint32_t count = 0;
+    uint64_t last = 0;  // the run that was counted last
   };
+  // A size that was not run for so long says nothing any more: costs change with what else goes on.
+  bool fresh(const Entry& entry) const { return entry.count > 0 && runs_ - entry.last < 2048; }
   static size_t IndexOf(uint32_t rows);
   double Interpolate(uint32_t rows, double Entry::*field) const;
 
   // 1 to 16 rows each, then four entries to a doubling.
   std::array<Entry, 16 + 4 * 16> entries_;
-  uint32_t largest_ = 0;
+  uint64_t runs_ = 0;
 };
 
-// A moving window's 99th percentile, to 4%. Not thread-safe.
+// A moving window's 99th percentile, to 2%. Not thread-safe.
 class LatencyWindow {
  public:
   void Add(int64_t ns);
@@ -57,7 +60,7 @@ class LatencyWindow {
   void Clear();
 
  private:
-  static constexpr int kPerDoubling = 16;
+  static constexpr int kPerDoubling = 32;
   std::array<uint32_t, 40 * kPerDoubling> counts_{};
   uint32_t count_ = 0;
 };

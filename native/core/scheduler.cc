@@ -196,16 +196,24 @@ Status Scheduler::Reserve(Ref<Job> job) {
   return Enter(&job, false, &started_lane);
 }
 
-void Scheduler::Ready(const Ref<Job>& job) {
+void Scheduler::Ready(const Ref<Job>* jobs, size_t count) {
   {
     const auto lock = LockAdaptive(mutex_);
-    if (job->state_ != Job::State::kQueued) return;  // the scheduler ends
-    job->ready_ = true;
-    job->bucket->ready_rows += job->rows;
-    ready_.store(ready_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+    size_t ready = 0;
+    for (size_t i = 0; i < count; ++i) {
+      Job* job = jobs[i].get();
+      if (job->state_ != Job::State::kQueued) continue;  // cancelled, or the scheduler ends
+      job->ready_ = true;
+      job->bucket->ready_rows += job->rows;
+      ++ready;
+    }
+    if (ready == 0) return;
+    ready_.store(ready_.load(std::memory_order_relaxed) + ready, std::memory_order_release);
     Announce(false);
   }
-  if (job->deadline_ns) Watch(job);
+  for (size_t i = 0; i < count; ++i) {
+    if (jobs[i]->deadline_ns) Watch(jobs[i]);
+  }
 }
 
 void Scheduler::WakeOne() {

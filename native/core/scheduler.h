@@ -114,7 +114,9 @@ class Scheduler {
   // The same for a job whose rows shall lie in a block of its bucket: gives it the rows. The caller
   // writes the inputs there and says Ready. REQUIRES: rows <= the bucket's capacity.
   Status Reserve(Ref<Job> job);
-  void Ready(const Ref<Job>& job);
+  void Ready(const Ref<Job>& job) { Ready(&job, 1); }
+  // The same for several at once, which then are one batch as far as they may be.
+  void Ready(const Ref<Job>* jobs, size_t count);
   // A queued job completes at once with `reason`, and so does one in a batch with others; one that runs
   // on memory of its own as soon as the graph notices. False when the job is already done.
   bool Cancel(Job* job, Status reason);

@@ -15,8 +15,9 @@ namespace tercel::test {
 
 // From the command line.
 extern std::string library_path;
-extern std::string tiny_model;  // y = x + w: float32[batch,4]
-extern std::string slow_model;  // loops: x float32[64,64], rounds int64[]
+extern std::string tiny_model;    // y = x + w: float32[batch,4]
+extern std::string gather_model;  // y = table[at]: int64[n] -> float32[n], a table of 3
+extern std::string slow_model;    // loops: x float32[64,64], rounds int64[]
 
 // The process's runtime; ends the program when it cannot be had.
 Runtime* TheRuntime();

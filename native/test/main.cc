@@ -1,4 +1,4 @@
-// tercel_core_tests LIBRARY TINY_MODEL SLOW_MODEL [NAME ...]: all tests, or those named.
+// tercel_core_tests LIBRARY TINY_MODEL SLOW_MODEL GATHER_MODEL [NAME ...]: all tests, or those named.
 #include <cstring>
 
 #include "check.h"
@@ -8,21 +8,24 @@ namespace tercel::test {
 std::string library_path;
 std::string tiny_model;
 std::string slow_model;
+std::string gather_model;
 }  // namespace tercel::test
 
 int main(int argc, char** argv) {
   using namespace tercel::test;
-  if (argc < 4) {
-    std::fprintf(stderr, "usage: tercel_core_tests LIBRARY TINY_MODEL SLOW_MODEL [NAME ...]\n");
+  if (argc < 5) {
+    std::fprintf(stderr,
+                 "usage: tercel_core_tests LIBRARY TINY_MODEL SLOW_MODEL GATHER_MODEL [NAME ...]\n");
     return 2;
   }
   library_path = argv[1];
   tiny_model = argv[2];
   slow_model = argv[3];
+  gather_model = argv[4];
   int passed = 0, failed = 0;
   for (const Case& test : Cases()) {
-    bool wanted = argc == 4;
-    for (int i = 4; i < argc; ++i) wanted |= std::strcmp(argv[i], test.name) == 0;
+    bool wanted = argc == 5;
+    for (int i = 5; i < argc; ++i) wanted |= std::strcmp(argv[i], test.name) == 0;
     if (!wanted) continue;
     const int before = Failures();
     test.run();

@@ -1,6 +1,7 @@
 // Runs on the calling thread: how much of them one turn of the event loop takes.
 
-import { FLAG_CONCURRENT, FLAG_MAY_RUN_INLINE } from './marshal.js';
+import { native } from '../native.js';
+import { FLAG_CONCURRENT, FLAG_HOLD, FLAG_MAY_RUN_INLINE } from './marshal.js';
 
 /**
  * Microseconds of inline runs in one turn of the event loop. Past it runs go to a lane, and results
@@ -43,6 +44,25 @@ export function runFlags(): number {
     queueMicrotask(onMarker);
   }
   return (usedUs < BUDGET_US ? FLAG_MAY_RUN_INLINE : 0) | (concurrent ? FLAG_CONCURRENT : 0);
+}
+
+let holding = false;
+
+function flush(): void {
+  holding = false;
+  native.flush();
+}
+
+/**
+ * The flags for a run that others come with: lanes are told at the end of this turn of the event loop, or
+ * when enough have come.
+ */
+export function holdFlags(): number {
+  if (!holding) {
+    holding = true;
+    setImmediate(flush);
+  }
+  return FLAG_CONCURRENT | FLAG_HOLD;
 }
 
 /** Counts an inline run and resolves with its value, in the next turn when this one is spent. */

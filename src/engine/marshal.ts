@@ -32,6 +32,7 @@ export const FLAG_CONCURRENT = 4;
 export const FLAG_SHARE_RESULTS = 8;
 /** Numbers of any dtype as Uint8Array, at any address. */
 export const FLAG_RAW_BYTES = 16;
+export const FLAG_HOLD = 32;
 const SEQUENCE = -1;
 const NESTED = -1;
 const FLOAT32_CODE = dtypeCodes.float32;

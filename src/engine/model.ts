@@ -3,10 +3,9 @@ import { native, type NativeModel, type NativeSample } from '../native.js';
 import type { Tensor, Value } from '../tensor.js';
 import type { ModelOptions, ModelStats, ValueMetadata } from '../types.js';
 import { Binding, type BindShapes } from './binding.js';
-import { runFlags, settleInline } from './inline.js';
+import { holdFlags, runFlags, settleInline } from './inline.js';
 import { startPolling, task, wait, type Waiter } from './mailbox.js';
 import {
-  FLAG_CONCURRENT,
   FLAG_MAY_RUN_INLINE,
   FLAG_RAW_BYTES,
   FLAG_SHARE_RESULTS,
@@ -202,7 +201,7 @@ export class Model {
       FLAG_MAY_RUN_INLINE |
       FLAG_RAW_BYTES |
       FLAG_SHARE_RESULTS |
-      (options.concurrent ? FLAG_CONCURRENT : 0);
+      (options.concurrent ? holdFlags() : 0);
     const result = marshaller.call(this.#run);
     if (result !== true) {
       done(marshaller.decode(result, selection));

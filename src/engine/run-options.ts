@@ -1,8 +1,8 @@
 // What a run may be asked besides its inputs, and how native code is told.
 import { InvalidInputError } from '../errors.js';
+import { holdFlags } from './inline.js';
 import { nextSlot } from './mailbox.js';
 import {
-  FLAG_CONCURRENT,
   FLAG_SHARE_RESULTS,
   META_PRIORITY,
   META_SLOT,
@@ -68,7 +68,7 @@ export function readFlags(options: RunOptions | undefined): number {
       `results: expected 'own' or 'shared', got ${JSON.stringify(results)}`,
     );
   }
-  return (results === 'shared' ? FLAG_SHARE_RESULTS : 0) | (concurrent ? FLAG_CONCURRENT : 0);
+  return (results === 'shared' ? FLAG_SHARE_RESULTS : 0) | (concurrent ? holdFlags() : 0);
 }
 
 /** Reads the signal. Throws its reason when it is aborted already. */

@@ -16,6 +16,8 @@ import { answerFor } from './errors.js';
 
 /** Larger bodies go straight into a lease, chunk by chunk: Fastify's path does that. */
 const MAX_BODY_BYTES = 64 * 1024;
+/** Smaller answers go out with their headers. */
+const ONE_WRITE_BYTES = 2048;
 /** JSON that is longer is not worth keeping. */
 const MAX_PLANNED_JSON = 2048;
 const MAX_PLANS = 256;
@@ -220,6 +222,15 @@ function answer(
     'content-length',
     String(total),
   ]);
+  if (total <= ONE_WRITE_BYTES) {
+    // As a string it goes out with the headers in one write, where a buffer wants writev.
+    let text = head.toString('latin1');
+    for (const { buffer, byteOffset, length } of binary) {
+      text += Buffer.from(buffer, byteOffset, length).toString('latin1');
+    }
+    response.end(text, 'latin1');
+    return;
+  }
   if (total <= MAX_BODY_BYTES) {
     const whole = Buffer.allocUnsafe(total);
     head.copy(whole);

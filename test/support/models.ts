@@ -2,6 +2,7 @@
 import {
   encodeModel,
   FLOAT,
+  floats,
   INT64,
   int64s,
   STRING,
@@ -98,6 +99,17 @@ export function gather(): Uint8Array {
     inputs: { x: { tensor: FLOAT, shape: ['n'] }, at: { tensor: INT64, shape: ['k'] } },
     outputs: { y: { tensor: FLOAT, shape: ['k'] } },
     nodes: [{ op: 'Gather', inputs: ['x', 'at'], outputs: ['y'] }],
+  });
+}
+
+/** y = table[at], a table of 0.5, 1.5 and 2.5: an index out of range fails while it runs. */
+export function lookup(): Uint8Array {
+  return encodeModel({
+    name: 'lookup',
+    inputs: { at: { tensor: INT64, shape: ['n'] } },
+    outputs: { y: { tensor: FLOAT, shape: ['n'] } },
+    initializers: [floats('table', [3], Float32Array.of(0.5, 1.5, 2.5))],
+    nodes: [{ op: 'Gather', inputs: ['table', 'at'], outputs: ['y'] }],
   });
 }
 
