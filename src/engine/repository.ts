@@ -128,10 +128,8 @@ export class Repository {
         : models;
     for (const name of names) {
       // What serves nothing yet need not be spared.
-      await this.#change(name, () => this.#apply(name, { throttle: false })).catch((error) => {
-        this.#fail(name, '', reasonOf(error));
-        if (this.#options.strict) throw error;
-      });
+      const failure = await this.#change(name, () => this.#tryApply(name, { throttle: false }));
+      if (failure && this.#options.strict) throw failure;
     }
     this.#started = true;
     if (this.control === 'poll' && !this.#closed) this.#schedule();
@@ -185,9 +183,7 @@ export class Repository {
       if (!there.has(name) && !this.#overrides.get(name)?.files) await this.unload(name);
     }
     for (const name of there) {
-      await this.#change(name, () => this.#apply(name, { throttle: true })).catch(
-        (error: unknown) => this.#fail(name, '', reasonOf(error)),
-      );
+      await this.#change(name, () => this.#tryApply(name, { throttle: true }));
     }
   }
 
@@ -203,7 +199,8 @@ export class Repository {
       const before = this.#overrides.get(name);
       this.#overrides.set(name, override);
       try {
-        await this.#apply(name, { throttle: true, anew: true });
+        const failure = await this.#apply(name, { throttle: true, anew: true });
+        if (failure) throw failure;
       } catch (error) {
         if (before) this.#overrides.set(name, before);
         else this.#overrides.delete(name);
@@ -359,8 +356,21 @@ export class Repository {
     );
   }
 
-  /** Brings what is served in line with the folder. */
-  async #apply(name: string, how: { throttle: boolean; anew?: boolean }): Promise<void> {
+  /** As #apply; what no version can be told for is recorded too. */
+  async #tryApply(name: string, how: { throttle: boolean }): Promise<Error | undefined> {
+    try {
+      return await this.#apply(name, how);
+    } catch (error) {
+      this.#fail(name, '', reasonOf(error));
+      return error as Error;
+    }
+  }
+
+  /** Brings what is served in line with the folder; the first version's failure, which is recorded. */
+  async #apply(
+    name: string,
+    how: { throttle: boolean; anew?: boolean },
+  ): Promise<Error | undefined> {
     const { config, text } = await this.#readConfig(name);
     const sources = await this.#sources(name, config.file);
     const wanted = wantedVersions(config.versions, [...sources.keys()]);
@@ -385,7 +395,7 @@ export class Repository {
     if (reconfigured || how.anew) {
       for (const warning of config.warnings) this.#emit({ kind: 'warning', name, text: warning });
     }
-    let failure: unknown;
+    let failure: Error | undefined;
     for (const version of wanted) {
       const record = this.#record(name, version);
       const { source, identity } = sources.get(version)!;
@@ -395,7 +405,7 @@ export class Repository {
       try {
         await this.#loadVersion(name, version, source, config, record);
       } catch (error) {
-        failure ??= error;
+        failure ??= error as Error;
       }
       record.identity = mark;
     }
@@ -412,7 +422,7 @@ export class Repository {
       if (!sources.has(version) && record.state !== 'READY')
         this.#records.get(name)!.delete(version);
     }
-    if (failure !== undefined) throw failure as Error;
+    return failure;
   }
 
   async #loadVersion(
