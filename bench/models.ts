@@ -32,6 +32,7 @@ const shapes: Record<string, () => Pick<Case, 'inputs' | 'outputs'>> = {
   tiny: () => ({ inputs: { x: float(1, 4) }, outputs: { y: float(1, 4) } }),
   mlp: () => ({ inputs: { x: float(1, 784) }, outputs: { y: float(1, 10) } }),
   resnet: () => ({ inputs: { image: float(1, 3, 224, 224) }, outputs: { scores: float(1, 1000) } }),
+  weights25: () => ({ inputs: { x: float(1, 2560) }, outputs: { y: float(1, 2560) } }),
   minilm: () => ({
     inputs: { input_ids: ones(1, tokens), attention_mask: ones(1, tokens) },
     outputs: { embedding: float(1, 384) },

@@ -1,8 +1,12 @@
 // All questions, one after the other: npm run bench. Exits with 1 when a bar is missed.
 import os from 'node:os';
 import { async } from './async.js';
+import { batching } from './batching.js';
+import { http } from './http.js';
 import { overhead } from './overhead.js';
+import { serving } from './serving.js';
 import { holds } from './statistics.js';
+import { swaps } from './swaps.js';
 import { throughput } from './throughput.js';
 
 console.log(
@@ -14,6 +18,10 @@ for (const [title, question] of [
   ['What do the synchronous calls add to the C call?', overhead],
   ['What does an asynchronous run cost, and whom does it hold up?', async],
   ['Is compute lost on the way?', throughput],
+  ['Do batches pay, and does a latency target find them?', batching],
+  ['What does a request cost over HTTP?', http],
+  ['Is compute lost when large models are served?', serving],
+  ['Do versions come and go unnoticed?', swaps],
 ] as const) {
   console.log(`# ${title}`);
   bars.push(...(await question()));

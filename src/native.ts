@@ -41,7 +41,7 @@ export interface NativeBinding {
 export interface NativePolicy {
   lanes: number;
   maxQueue: number;
-  intraOpThreads: number;
+  computeThreads: number;
   weight: number;
   maxBatch: number;
   maxDelayUs: number;
@@ -88,6 +88,7 @@ export interface NativeModel {
 export interface NativeLoadOptions {
   key: string;
   intraOpThreads: number;
+  computeThreads: number;
   interOpThreads: number;
   parallel: boolean;
   spinning: boolean;

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include <cstring>
+#include <thread>
 
 #include "clock.h"
 #include "closure.h"
@@ -122,6 +123,9 @@ napi_value Next(napi_env env, napi_callback_info info) {
   if (const JsCompletion* completion = self->TakeNext(stop)) {
     self->last_activity_ns = now;
     slot = static_cast<int32_t>(completion->slot);
+  } else if (!stop) {
+    // Polling gives way to whoever has work to do: lanes, other JS threads, clients on this machine.
+    std::this_thread::yield();
   }
   napi_value result = nullptr;
   napi_create_int32(env, slot, &result);

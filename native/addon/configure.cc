@@ -15,7 +15,7 @@ SchedulerOptions ReadSchedulerOptions(const Napi::Object& object) {
   SchedulerOptions options;
   options.lanes = static_cast<int>(Integer(object, "lanes", 1));
   options.max_queue = static_cast<size_t>(Integer(object, "maxQueue", 1024));
-  options.threads_per_run = static_cast<int>(Integer(object, "intraOpThreads", 1));
+  options.threads_per_run = static_cast<int>(Integer(object, "computeThreads", 1));
   options.preserve_order = Flag(object, "preserveOrder");
   const Napi::Value weight = object.Get("weight");
   if (weight.IsNumber()) options.weight = weight.As<Napi::Number>().DoubleValue();

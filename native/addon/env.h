@@ -56,7 +56,8 @@ class Mailbox : public CompletionSink {
   // JS thread: the next completion, or null. `stop_polling`: the caller will not look again.
   Ref<Completion> Next(bool stop_polling);
 
-  void Post(Ref<Completion> completion) override;
+  void Post(Ref<Completion> completion) override { PostAll(&completion, 1); }
+  void PostAll(Ref<Completion>* completions, size_t count) override;
 
  private:
   ~Mailbox() override = default;
@@ -122,6 +123,10 @@ class AddonEnv : public RefCounted<AddonEnv> {
   std::set<ModelHandle*>& handles() { return handles_; }
   bool closing() const { return closing_; }
 
+  // Polling keeps a processor busy: this thread may while one is left beside the other pollers.
+  bool MayPoll();
+  void StopPolling();
+
   // When the last submission or completion was, for polling.
   int64_t last_activity_ns = 0;
   int64_t poll_limit_ns = 0;
@@ -149,6 +154,7 @@ class AddonEnv : public RefCounted<AddonEnv> {
   std::vector<Ref<Job>> held_;
   std::shared_ptr<Model> held_model_;  // of all of them
   bool closing_ = false;
+  bool polls_ = false;  // holds one of the process's places
 };
 
 // napi calls fail only when JS has thrown or the environment is going away; both end the call.

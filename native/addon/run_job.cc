@@ -10,10 +10,16 @@ namespace tercel::addon {
 namespace {
 // JS looks for the result by itself while it is expected sooner than a wake would bring it.
 constexpr int64_t kWorthPollingNs = 100'000;
+// Under load batches take longer, and a lane that wakes us loses as much time as we.
+// Three years are no timeout.
+constexpr double kLongestTimeoutMs = 1e11;
+constexpr int64_t kLongestPolledNs = 1'000'000;
 }  // namespace
 
 RunJob::RunJob(Ref<ModelHandle> handle)
-    : Job(handle->env()->sink()), handle_(std::move(handle)), model_(handle_->model()) {}
+    : Job(handle->env()->sink()), handle_(std::move(handle)), model_(handle_->model()) {
+  reports_delivery = true;
+}
 
 RunJob::~RunJob() = default;
 
@@ -24,11 +30,14 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
   const auto slot = static_cast<uint32_t>(meta.data[kMetaSlot]);
   const double timeout_ms = meta.data[kMetaTimeoutMs];
   const int64_t now = NowNs();
-  if (timeout_ms > 0) job->deadline_ns = now + static_cast<int64_t>(timeout_ms * 1e6);
+  if (timeout_ms > 0 && timeout_ms < kLongestTimeoutMs)
+    job->deadline_ns = now + static_cast<int64_t>(timeout_ms * 1e6);
   job->priority = static_cast<int>(meta.data[kMetaPriority]);
   Scheduler& scheduler = job->handle()->model()->scheduler();
   const RunningMedian& run_time = scheduler.run_time();
-  const bool poll = run_time.known() && run_time.value() < kWorthPollingNs;
+  const bool worth = run_time.known() && run_time.value() < kWorthPollingNs &&
+                     scheduler.batch_time().value() < kLongestPolledNs;
+  const bool poll = worth && env->MayPoll();
   if (poll) {
     env->last_activity_ns = now;
     env->poll_limit_ns = 2 * scheduler.batch_time().value() + 50'000;
@@ -58,6 +67,7 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
   }
   env->Remove(slot);
   env->mailbox()->Unexpect();
+  env->StopPolling();
   job->handle()->EndJob();
   return env->Throw(status);
 }
@@ -115,6 +125,7 @@ void RunJob::End() {
   const bool staged = block || shared_outputs;
   if (staged) {
     Reset();
+    bucket.reset();
     handle->KeepStaged(Ref<RunJob>(this));
   } else if (reusable_ && status.ok() && !predictions_dropped) {
     Reset();
@@ -140,10 +151,9 @@ Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
   const Bucket::Value& value = bucket->outputs()[i];
   if (shared_outputs) {
     Status status = ReadNumbers(shared_outputs->values[i].get(), numbers);
-    if (!status.ok() || numbers->rank == 0 || numbers->dims[0] == 0) return status;
-    const size_t row_bytes = numbers->bytes / static_cast<size_t>(numbers->dims[0]);
-    // A request that ran alone may have outputs without rows.
-    if (numbers->dims[0] >= static_cast<int64_t>(first_row + rows)) {
+    if (!status.ok()) return status;
+    if (shared_outputs->divided) {
+      const size_t row_bytes = numbers->bytes / static_cast<size_t>(numbers->dims[0]);
       numbers->data = static_cast<const uint8_t*>(numbers->data) + row_bytes * first_row;
       numbers->bytes = row_bytes * rows;
       numbers->dims[0] = rows;
@@ -168,6 +178,17 @@ bool RunJob::MakeResult(napi_env env, size_t i, MetaWriter* writer, napi_value* 
   *problem = Output(i, &numbers, &holder);
   if (!problem->ok()) return false;
   std::vector<uint8_t> cropped;
+  if (i < unpadded.size()) {
+    bool holds = unpadded[i].size() == numbers.rank;
+    for (size_t axis = 0; holds && axis < numbers.rank; ++axis) {
+      holds = unpadded[i][axis] <= numbers.dims[axis];
+    }
+    if (!holds) {
+      *problem = Status::Run("a padded output is " + ShapeText(numbers.dims, numbers.rank) +
+                             ", not as the model declares it: it cannot be padded");
+      return false;
+    }
+  }
   if (i < unpadded.size() && !std::equal(unpadded[i].begin(), unpadded[i].end(), numbers.dims)) {
     cropped.resize(numbers.bytes);
     numbers.bytes =
@@ -187,6 +208,7 @@ napi_value RunJob::Finish(napi_env env, napi_value targets) {
     ~AtEnd() { job->End(); }
   } at_end{this};
   if (!status.ok()) return addon->Throw(status);
+  if (model_->scheduler().has_target()) model_->scheduler().Delivered(NowNs() - submitted_ns);
   if (predictions_dropped) model_->DistrustPlans();
   if (results.empty()) return Undefined(env);
   MetaWriter writer(addon->meta());

@@ -55,7 +55,7 @@ bool ModelHandle::FindBucket(uint32_t* rows) {
   wanted_.clear();
   for (const Request::Output& output : request_.outputs) wanted_.push_back(output.index);
   if (!bucket_ || bucket_->max_rows() != model_->scheduler().max_batch() ||
-      bucket_->has_outputs() != model_->trusts_plans() || !bucket_->Fits(shapes_, wanted_)) {
+      bucket_->trusts_plans() != model_->trusts_plans() || !bucket_->Fits(shapes_, wanted_)) {
     bucket_ = model_->BucketFor(shapes_, wanted_);
   }
   if (bucket_ && padded_ && !bucket_->has_outputs()) {

@@ -12,6 +12,8 @@ constexpr double kWorthMore = 1.02;
 // The margin moves between these, in windows of at least so many requests and so much time.
 constexpr double kLeastMargin = 0.25;
 constexpr double kMostMargin = 1.25;
+// How far below the target the windows are kept, so that most of them are inside.
+constexpr double kHeadroom = 1.03;
 constexpr uint32_t kWindowRequests = 200;
 constexpr int64_t kWindowNs = 100'000'000;
 // Trying a delay: epochs of so long, as many pairs, and the gain that is no accident.
@@ -40,9 +42,10 @@ void CostTable::Add(uint32_t rows, int64_t ns) {
   if (!fresh(entry)) {
     entry = {static_cast<double>(rows), sample, sample / 8, 1, runs_};
   } else {
-    // Quick at first. A stall of the machine counts, but not for all of its length.
+    // Quick at first. A stall of the machine counts, but not for all of its length: it says nothing
+    // about the size.
     const double weight = 1.0 / std::min(entry.count + 1, 16u);
-    const double bounded = entry.count < 4 ? sample : std::min(sample, entry.mean * 4);
+    const double bounded = entry.count < 4 ? sample : std::min(sample, entry.mean * 1.5);
     entry.rows += (rows - entry.rows) * weight;
     entry.deviation += (std::abs(bounded - entry.mean) - entry.deviation) * weight;
     entry.mean += (bounded - entry.mean) * weight;
@@ -171,13 +174,13 @@ int64_t BatchPolicy::Predict(uint32_t rows, uint64_t rows_ahead, int64_t lane_fr
                              bool upper) const {
   if (!cost_.known()) return 0;
   const uint64_t batches_ahead = rows_ahead / cap_;
-  const auto own = static_cast<uint32_t>(std::min<uint64_t>(cap_, rows_ahead % cap_ + rows));
+  // A request of more rows than a batch now has runs in one all the same.
+  const uint32_t own =
+      rows >= cap_ ? rows : static_cast<uint32_t>(std::min<uint64_t>(cap_, rows_ahead % cap_ + rows));
   const double wait = static_cast<double>(batches_ahead) * cost_.Mean(cap_) / lanes_;
-  // A request larger than a batch is split.
-  const double more = rows > cap_ ? (static_cast<double>(rows) / cap_ - 1) * cost_.Mean(cap_) : 0;
   const int64_t delay = rows_ahead + rows < cap_ ? delay_ns_ : 0;
   const double run = upper ? cost_.Upper(own) : cost_.Mean(own);
-  return lane_free_ns + delay + static_cast<int64_t>(wait + more + run);
+  return lane_free_ns + delay + static_cast<int64_t>(wait + run);
 }
 
 void BatchPolicy::OnRun(uint32_t rows, int64_t ns, int64_t now) {
@@ -196,9 +199,9 @@ void BatchPolicy::OnDone(int64_t ns, int64_t now) {
   if (window_.count() < kWindowRequests || now - window_start_ns_ < kWindowNs) return;
   last_p99_ns_ = window_.P99();
   const double ratio = static_cast<double>(options_.target_p99_ns) / static_cast<double>(last_p99_ns_);
-  if (ratio < 1) {
-    margin_ = std::max(kLeastMargin, margin_ * std::clamp(ratio, 0.7, 0.97));
-  } else if (ratio > 1.05) {
+  if (ratio < kHeadroom) {
+    margin_ = std::max(kLeastMargin, margin_ * std::clamp(ratio / kHeadroom, 0.7, 0.98));
+  } else if (ratio > kHeadroom * 1.05) {
     // Room is left, and it is we who hold throughput down: by refusing, or by small batches.
     margin_ = std::min(kMostMargin, margin_ * 1.02);
   }

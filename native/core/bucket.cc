@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kMaxBlockBytes = size_t{64} << 20;
 // Blocks kept to be filled again: one fills, each lane runs one or two, JS reads the results of others.
 constexpr size_t kKeptBlocks = 8;
+constexpr size_t kMaxKeptBytes = kMaxBlockBytes;
 
 size_t RoundUp(size_t bytes) { return (bytes + 63) & ~size_t{63}; }
 
@@ -27,7 +28,7 @@ size_t RowBytes(DType dtype, const int64_t* dims, size_t rank) {
 Ref<Bucket> Bucket::Make(const std::vector<ValueInfo>& input_infos,
                          const std::vector<ValueInfo>& output_infos,
                          const std::vector<ShapePlan>& plans, const std::vector<Shape>& inputs,
-                         const std::vector<uint32_t>& outputs, uint32_t max_rows) {
+                         const std::vector<uint32_t>& outputs, uint32_t max_rows, bool trusts_plans) {
   Ref<Bucket> bucket(new Bucket);
   size_t bytes_of_row = 0;
   for (const Shape& shape : inputs) {
@@ -39,7 +40,7 @@ Ref<Bucket> Bucket::Make(const std::vector<ValueInfo>& input_infos,
                                0});
     bytes_of_row += row_bytes;
   }
-  bucket->has_outputs_ = true;
+  bucket->has_outputs_ = bucket->trusts_plans_ = trusts_plans;
   for (const uint32_t index : outputs) {
     const ValueType& type = output_infos[index].type;
     if (type.kind != OnnxKind::kTensor || !type.has_shape || type.dims.empty() || type.dims[0] >= 0 ||
@@ -54,6 +55,8 @@ Ref<Bucket> Bucket::Make(const std::vector<ValueInfo>& input_infos,
       }
       return nullptr;
     };
+    // Its first dimension may be another one of an input's, and its others may grow with the rows.
+    if (plans[index].known() && !plans[index].rows_first()) return nullptr;
     if (plans[index].known() && plans[index].Fill(dims_of, dims)) {
       value.dims.assign(dims, dims + plans[index].rank());
       value.row_bytes = RowBytes(type.dtype, dims, plans[index].rank());
@@ -100,7 +103,8 @@ Ref<RowBlock> Bucket::Reserve(Arena* arena, int priority, uint32_t rows, uint32_
   if (!open || open->used_ + rows > capacity_) {
     open.reset();
     for (const Ref<RowBlock>& block : kept_) {
-      if (!block->HasOneRef()) continue;
+      // A result that JS shares holds the lease alone.
+      if (!block->HasOneRef() || !block->lease_->HasOneRef()) continue;
       open = block;
       break;
     }
@@ -108,7 +112,9 @@ Ref<RowBlock> Bucket::Reserve(Arena* arena, int priority, uint32_t rows, uint32_
       Ref<Lease> lease = Lease::Take(arena, block_bytes_);
       if (!lease) return nullptr;
       open = Ref<RowBlock>(new RowBlock(std::move(lease)));
-      if (kept_.size() < kKeptBlocks) kept_.push_back(open);
+      if (kept_.size() < kKeptBlocks && (kept_.size() + 1) * block_bytes_ <= kMaxKeptBytes) {
+        kept_.push_back(open);
+      }
     }
     open->used_ = 0;
   }

@@ -58,11 +58,12 @@ class Bucket : public RefCounted<Bucket> {
 
   // Null when requests like this cannot share a batch: an input or output has no row dimension, is no
   // tensor of numbers, or two rows are more than a block may be. The infos and plans belong to the
-  // model and outlive the bucket. A block holds at most `max_rows`.
+  // model and outlive the bucket. A block holds at most `max_rows`, and outputs only where the plans
+  // are trusted.
   static Ref<Bucket> Make(const std::vector<ValueInfo>& input_infos,
                           const std::vector<ValueInfo>& output_infos,
                           const std::vector<ShapePlan>& plans, const std::vector<Shape>& inputs,
-                          const std::vector<uint32_t>& outputs, uint32_t max_rows);
+                          const std::vector<uint32_t>& outputs, uint32_t max_rows, bool trusts_plans);
 
   const std::vector<Value>& inputs() const { return inputs_; }
   const std::vector<Value>& outputs() const { return outputs_; }
@@ -71,6 +72,7 @@ class Bucket : public RefCounted<Bucket> {
   uint32_t capacity() const { return capacity_; }
   // As given to Make.
   uint32_t max_rows() const { return max_rows_; }
+  bool trusts_plans() const { return trusts_plans_; }
 
   // Whether a request of these inputs and outputs belongs here, whatever its rows.
   bool Fits(const std::vector<Shape>& inputs, const std::vector<uint32_t>& outputs) const;
@@ -97,6 +99,7 @@ class Bucket : public RefCounted<Bucket> {
   std::vector<Value> inputs_;
   std::vector<Value> outputs_;
   bool has_outputs_ = false;
+  bool trusts_plans_ = false;
   uint32_t max_rows_ = 0;
   uint32_t capacity_ = 0;
   size_t block_bytes_ = 0;

@@ -75,8 +75,9 @@ void ComputeBudget::SetLimit(int threads) {
   GrantWaiters();
 }
 
-void ComputeBudget::SetWeight(ComputeClaim* claim, double weight) {
+void ComputeBudget::Configure(ComputeClaim* claim, int threads, double weight) {
   std::lock_guard<std::mutex> lock(mutex_);
+  claim->threads_ = threads;
   claim->weight_ = weight;
 }
 

@@ -40,7 +40,7 @@ class ComputeBudget {
   void Abandon(ComputeClaim* claim);
 
   void SetLimit(int threads);
-  void SetWeight(ComputeClaim* claim, double weight);
+  void Configure(ComputeClaim* claim, int threads, double weight);
   int limit();
 
  private:

@@ -38,6 +38,10 @@ class Completion {
 class CompletionSink : public RefCounted<CompletionSink> {
  public:
   virtual void Post(Ref<Completion> completion) = 0;
+  // The same for several, in order.
+  virtual void PostAll(Ref<Completion>* completions, size_t count) {
+    for (size_t i = 0; i < count; ++i) Post(std::move(completions[i]));
+  }
 
  protected:
   friend class RefCounted<CompletionSink>;
@@ -51,6 +55,8 @@ inline constexpr int kDefaultPriority = 4;
 class SharedOutputs : public RefCounted<SharedOutputs> {
  public:
   std::vector<OrtPtr<OrtValue>> values;
+  // Several jobs' rows are in them, as many as went in; else all is one job's, whatever its rows.
+  bool divided = false;
 
  private:
   friend class RefCounted<SharedOutputs>;
@@ -76,6 +82,7 @@ class Job : public Completion {
   int priority = kDefaultPriority;  // 1 (first) to kPriorities
   Ref<Bucket> bucket;
   uint32_t rows = 0;
+  bool reports_delivery = false;      // the sink's thread says Delivered
   InlineVector<uint8_t*, 4> sources;  // row 0 of each input and output, in the bucket's order
   InlineVector<uint8_t*, 4> targets;
 
@@ -95,6 +102,7 @@ class Job : public Completion {
   bool predictions_dropped = false;
   Status status;
   int64_t submitted_ns = 0;
+  int64_t ready_ns = 0;  // when its data was there
   int64_t started_ns = 0;
   int64_t finished_ns = 0;
 
@@ -108,7 +116,7 @@ class Job : public Completion {
     block.reset();
     shared_outputs.reset();
     first_row = 0;
-    submitted_ns = started_ns = finished_ns = deadline_ns = 0;
+    submitted_ns = ready_ns = started_ns = finished_ns = deadline_ns = 0;
   }
 
  private:
@@ -135,6 +143,7 @@ class Job : public Completion {
   // A job that is split: rows given to lanes, and runs under way.
   uint32_t rows_taken_ = 0;
   uint32_t parts_running_ = 0;
+  bool runs_whole_ = false;  // its declared outputs are wrong: parts count for nothing
 };
 
 }  // namespace tercel

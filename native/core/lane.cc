@@ -27,6 +27,8 @@ constexpr int64_t kSpinDelayNs = 30'000;
 constexpr uint32_t kCountedRows = 4096;
 // Jobs of other buckets that the search for neighbours passes over.
 constexpr size_t kMaxOthers = 256;
+// Buckets that may wait for their delay at once, while others are looked at.
+constexpr size_t kMaxWaiting = 16;
 
 }  // namespace
 
@@ -42,11 +44,24 @@ void Scheduler::SpinForWork(int64_t gap_ns) {
   } while (NowNs() < until);
 }
 
-Job* Scheduler::Front() {
+// The first ready job that shall run now, and how many rows. Null where none is ready, or where all
+// that are wait for others until *until.
+Job* Scheduler::Front(uint32_t* rows, int64_t* until) {
+  *until = 0;
   if (ready_.load(std::memory_order_relaxed) == 0) return nullptr;
+  const Bucket* waiting[kMaxWaiting];
+  size_t count = 0;
   for (Queue& queue : queues_) {
     for (Job* job = queue.head; job; job = job->next_) {
-      if (job->ready_) return job;
+      if (!job->ready_) continue;
+      const Bucket** end = waiting + count;
+      if (job->block && std::find(waiting, end, job->bucket.get()) != end) continue;
+      int64_t job_until = 0;
+      *rows = RowsNow(job, &job_until);
+      if (*rows > 0) return job;
+      if (*until == 0 || job_until < *until) *until = job_until;
+      if (count == kMaxWaiting) return nullptr;
+      waiting[count++] = job->bucket.get();
     }
   }
   return nullptr;
@@ -133,8 +148,10 @@ void Scheduler::LaneLoop(Lane* lane) {
     lane->busy_ns = 0;
   };
   while (!stopping_) {
-    Job* first = Front();
-    if (!first) {
+    uint32_t rows = 0;
+    int64_t until = 0;
+    Job* first = Front(&rows, &until);
+    if (!first && until == 0) {
       give_back();
       if (may_spin && !spinning_) {
         may_spin = false;
@@ -152,9 +169,7 @@ void Scheduler::LaneLoop(Lane* lane) {
       woken = true;
       continue;
     }
-    int64_t until = 0;
-    const uint32_t rows = RowsNow(first, &until);
-    if (rows == 0) {
+    if (!first) {
       give_back();
       woken = false;  // what follows is not the cost of a wake
       const int64_t left = until - NowNs();
@@ -188,12 +203,13 @@ void Scheduler::LaneLoop(Lane* lane) {
         WorthAnotherLane()) {
       WakeOne();
     }
+    if (delaying_ > 0 && ready_.load(std::memory_order_relaxed) > 0) more_.notify_one();
     lane->started_ns = NowNs();
     lane->running = true;
-    const int64_t submitted = lane->parts.front().job->submitted_ns;
+    const int64_t ready_ns = lane->parts.front().job->ready_ns;
     const bool measure_wake = woken && busy_ == 1;
     lock.unlock();
-    if (measure_wake) context_.wake_cost->Add(lane->started_ns - submitted);
+    if (measure_wake) context_.wake_cost->Add(lane->started_ns - ready_ns);
     RunBatch(lane);
     Relock(&lock);
     EndBatch(lane, &done);
@@ -201,8 +217,7 @@ void Scheduler::LaneLoop(Lane* lane) {
     if (stopping_) idle_.notify_all();
     lock.unlock();
     give_back();
-    for (Ref<Job>& job : done) Complete(std::move(job));
-    done.clear();
+    CompleteAll(&done);
     woken = false;
     may_spin = true;
     Relock(&lock);
@@ -214,19 +229,21 @@ void Scheduler::LaneLoop(Lane* lane) {
 // ---- running, without the mutex ----
 
 void Scheduler::RunBatch(Lane* lane) {
-  lane->retried = false;
+  lane->retried = lane->predictions_dropped = false;
   lane->part_statuses.clear();
   lane->part_outputs.clear();
   if (!lane->block) {
     // Nobody else completes a job that runs on its own memory.
     const Lane::Part& part = lane->parts.front();
-    lane->status = lane->rows < part.job->rows ? RunPart(lane, part.job, part.first_row, part.rows)
-                                               : RunValues(lane, part.job);
+    const bool whole = lane->rows >= part.job->rows;
+    lane->status =
+        whole ? RunValues(lane, part.job) : RunPart(lane, part.job, part.first_row, part.rows);
     return;
   }
   lane->part_outputs.emplace_back();
   const uint32_t first_row = lane->parts.front().first_row;
-  lane->status = RunRows(lane, first_row, lane->rows, &lane->part_outputs.front());
+  lane->status =
+      RunRows(lane, first_row, lane->rows, lane->parts.size() > 1, &lane->part_outputs.front());
   if (!lane->status.ok() && lane->parts.size() > 1) RetryOneByOne(lane);
 }
 
@@ -245,12 +262,14 @@ void Scheduler::RetryOneByOne(Lane* lane) {
       continue;
     }
     lane->retried = true;
-    lane->part_statuses[i] = RunRows(lane, part.first_row, part.rows, &lane->part_outputs[i]);
+    lane->part_statuses[i] = RunRows(lane, part.first_row, part.rows, false, &lane->part_outputs[i]);
   }
 }
 
-// Runs rows where they lie. Outputs go to the block, or to *shared where ORT allocates them.
-Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, Ref<SharedOutputs>* shared) {
+// Runs rows where they lie. Outputs go to the block, or to *shared where ORT allocates them; `divided`:
+// they are several jobs'.
+Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool divided,
+                          Ref<SharedOutputs>* shared) {
   const Bucket& bucket = *lane->bucket;
   const size_t inputs = bucket.inputs().size();
   const size_t outputs = bucket.outputs().size();
@@ -287,7 +306,7 @@ Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, Ref<Sha
         ort.ReleaseValue(lane->values[i]);
         lane->values[i] = nullptr;
       }
-      allocated = true;
+      allocated = lane->predictions_dropped = true;
       failed = run();
     }
     status = ToStatus(failed, Code::kRun);
@@ -304,11 +323,12 @@ Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, Ref<Sha
     int64_t dims[kMaxRank];
     size_t rank = 0;
     if (Status s = ReadTensorShape(value.get(), &dtype, dims, &rank); !s.ok()) return s;
-    if (lane->parts.size() > 1 && (rank == 0 || dims[0] != rows)) {
+    if (divided && (rank == 0 || dims[0] != rows)) {
       return Status::Run("an output of " + ShapeText(dims, rank) +
                          " cannot be divided among a batch of " + std::to_string(rows) + " rows");
     }
   }
+  owned->divided = divided;
   *shared = std::move(owned);
   return {};
 }
@@ -341,9 +361,27 @@ Status Scheduler::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t row
   }
   if (!status.ok()) return status;
   const size_t inputs = bucket.inputs().size();
-  return ToStatus(ort.Run(session_, lane->run_options.get(), lane->names.data(), values.data(), inputs,
-                          lane->names.data() + inputs, bucket.outputs().size(), values.data() + inputs),
-                  Code::kRun);
+  OrtStatus* failed =
+      ort.Run(session_, lane->run_options.get(), lane->names.data(), values.data(), inputs,
+              lane->names.data() + inputs, bucket.outputs().size(), values.data() + inputs);
+  if (!failed || ort.GetErrorCode(failed) != kOrtInvalidArgument) return ToStatus(failed, Code::kRun);
+  // The model may declare its outputs wrongly: then the parts do not fit together, and one lane runs
+  // the whole, with memory of ORT's.
+  ort.ReleaseStatus(failed);
+  return TakeWhole(job) ? RunValues(lane, job) : Status();
+}
+
+// Whether this lane is the one that runs all of a job whose parts fail.
+bool Scheduler::TakeWhole(Job* job) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (job->runs_whole_) return false;
+  job->runs_whole_ = true;
+  if (job->state_ == Job::State::kQueued) {
+    Unlink(job);
+    job->state_ = Job::State::kRunning;
+    job->rows_taken_ = job->rows;
+  }
+  return true;
 }
 
 namespace {
@@ -397,7 +435,9 @@ void Scheduler::EndJob(Job* job, Status status) {
   stats_.rows += std::max(1u, job->rows);
   stats_.queue_ns += job->started_ns - job->submitted_ns;
   stats_.run_ns += job->finished_ns - job->started_ns;
-  if (job->status.ok()) policy_.OnDone(job->finished_ns - job->submitted_ns, job->finished_ns);
+  if (job->status.ok() && !job->reports_delivery) {
+    policy_.OnDone(job->finished_ns - job->submitted_ns, job->finished_ns);
+  }
   job->state_ = Job::State::kDone;
   job->lane_ = nullptr;
 }
@@ -435,6 +475,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
     }
   }
   const bool by_part = !lane->part_statuses.empty();
+  const uint32_t first_row = lane->parts.front().first_row;
   for (size_t i = 0; i < lane->parts.size(); ++i) {
     Job* job = lane->parts[i].job;
     if (!job) continue;  // cancelled meanwhile
@@ -455,8 +496,9 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
       const Ref<SharedOutputs>& shared = lane->part_outputs[by_part ? i : 0];
       if (shared) {
         job->shared_outputs = shared;
-        job->first_row = by_part ? 0 : job->first_row - lane->parts.front().first_row;
+        job->first_row = shared->divided ? job->first_row - first_row : 0;
       }
+      job->predictions_dropped = lane->predictions_dropped;
       EndJob(job, std::move(status));
     }
     done->push_back(Ref<Job>::Adopt(job));

@@ -34,6 +34,7 @@ struct Lane {
   int64_t busy_ns = 0;      // of the last run
   Status status;            // of the last run
   bool retried = false;
+  bool predictions_dropped = false;
   std::vector<Status> part_statuses;
   std::vector<Ref<SharedOutputs>> part_outputs;
   std::vector<OrtValue*> values;

@@ -179,12 +179,17 @@ Ref<Bucket> Model::BucketFor(const std::vector<Bucket::Shape>& inputs,
   const uint32_t max_batch = scheduler_->max_batch();
   std::lock_guard<std::mutex> lock(buckets_mutex_);
   for (size_t i = buckets_.size(); i-- > 0;) {
-    if (!buckets_[i]->Fits(inputs, outputs) || buckets_[i]->max_rows() != max_batch) continue;
+    const Bucket& candidate = *buckets_[i];
+    if (candidate.max_rows() != max_batch || candidate.trusts_plans() != trusts_plans() ||
+        !candidate.Fits(inputs, outputs)) {
+      continue;
+    }
     std::rotate(buckets_.begin() + static_cast<std::ptrdiff_t>(i),
                 buckets_.begin() + static_cast<std::ptrdiff_t>(i) + 1, buckets_.end());
     return buckets_.back();
   }
-  Ref<Bucket> bucket = Bucket::Make(inputs_, outputs_, output_plans_, inputs, outputs, max_batch);
+  Ref<Bucket> bucket =
+      Bucket::Make(inputs_, outputs_, output_plans_, inputs, outputs, max_batch, trusts_plans());
   if (!bucket) return nullptr;
   // Every shape that ever came has its memory here: let the one go that was not used for longest.
   if (buckets_.size() >= kMaxBuckets) buckets_.erase(buckets_.begin());

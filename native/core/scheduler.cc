@@ -57,8 +57,13 @@ void Scheduler::Configure(const SchedulerOptions& options) {
   options_ = options;
   policy_.Set(options.batch, options.lanes);
   max_batch_.store(policy_.options().max_batch, std::memory_order_relaxed);
+  has_target_.store(options.batch.target_p99_ns != 0, std::memory_order_relaxed);
   preserve_order_.store(options.preserve_order, std::memory_order_relaxed);
-  context_.budget->SetWeight(&claim_, options.weight);
+  if (options.preserve_order) ever_ordered_.store(true, std::memory_order_relaxed);
+  context_.budget->Configure(&claim_, options.threads_per_run, options.weight);
+  // Who waits by the old numbers looks again.
+  more_.notify_all();
+  work_.notify_all();
 }
 
 SchedulerOptions Scheduler::options() {
@@ -69,6 +74,8 @@ SchedulerOptions Scheduler::options() {
 // Work that would come too late is not begun: it would only make others late.
 Status Scheduler::AdmitInTime(const Job& job, uint32_t rows, int64_t now) {
   const bool has_target = options_.batch.target_p99_ns != 0;
+  // Nothing is in its way, and without a run what is known of runs would stay as it is, right or wrong.
+  if (busy_ == 0 && queued_ == 0) return {};
   if (!has_target && !job.deadline_ns) return {};
   const int64_t free_in = LaneFreeIn(now);
   if (job.deadline_ns) {
@@ -101,7 +108,7 @@ int64_t Scheduler::LaneFreeIn(int64_t now) {
 Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
   Job* raw = job->get();
   const int64_t now = NowNs();
-  raw->submitted_ns = now;
+  raw->submitted_ns = raw->ready_ns = now;
   raw->scheduler_ = this;
   if (raw->deadline_ns && raw->deadline_ns <= now) {
     return Status::Timeout("the deadline passed before the request was queued");
@@ -138,6 +145,8 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
   raw->state_ = Job::State::kQueued;
   raw->ready_ = ready;
   raw->rows_taken_ = raw->parts_running_ = 0;
+  raw->runs_whole_ = false;
+  raw->failure_ = {};
   Queue& queue = queues_[raw->priority - 1];
   raw->prev_ = queue.tail;
   raw->next_ = nullptr;
@@ -161,9 +170,9 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
 
 void Scheduler::Announce(bool started_lane) {
   if (delaying_ > 0) {
+    uint32_t rows = 0;
     int64_t until = 0;
-    Job* first = Front();
-    if (first && RowsNow(first, &until) > 0) more_.notify_one();
+    if (Front(&rows, &until)) more_.notify_one();
     return;
   }
   if (!spinning_ && !started_lane && (busy_ == 0 || WorthAnotherLane())) WakeOne();
@@ -198,12 +207,14 @@ Status Scheduler::Reserve(Ref<Job> job) {
 
 void Scheduler::Ready(const Ref<Job>* jobs, size_t count) {
   {
+    const int64_t now = NowNs();
     const auto lock = LockAdaptive(mutex_);
     size_t ready = 0;
     for (size_t i = 0; i < count; ++i) {
       Job* job = jobs[i].get();
       if (job->state_ != Job::State::kQueued) continue;  // cancelled, or the scheduler ends
       job->ready_ = true;
+      job->ready_ns = now;
       job->bucket->ready_rows += job->rows;
       ++ready;
     }
@@ -214,6 +225,11 @@ void Scheduler::Ready(const Ref<Job>* jobs, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     if (jobs[i]->deadline_ns) Watch(jobs[i]);
   }
+}
+
+void Scheduler::Delivered(int64_t ns) {
+  const auto lock = LockAdaptive(mutex_);
+  policy_.OnDone(ns, NowNs());
 }
 
 void Scheduler::WakeOne() {
@@ -329,7 +345,7 @@ void Scheduler::Complete(Ref<Job> job) {
 }
 
 void Scheduler::Deliver(Ref<Job> job) {
-  if (!preserves_order()) {
+  if (!ever_ordered_.load(std::memory_order_relaxed)) {
     Post(std::move(job));
     return;
   }
@@ -341,6 +357,7 @@ void Scheduler::Deliver(Ref<Job> job) {
     return;
   }
   turn->done = true;
+  job.reset();  // the last reference must not be dropped here: the job may hold the model
   while (!turns_.empty() && turns_.front().done) {
     Ref<Job> next = std::move(turns_.front().job);
     turns_.pop_front();
@@ -352,6 +369,29 @@ void Scheduler::Post(Ref<Job> job) {
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   const Ref<CompletionSink> sink = job->sink;  // outlives the job, which may go before Post returns
   sink->Post(std::move(job));
+}
+
+// A batch's jobs mostly go to one sink: one lock and at most one wake for all of them.
+void Scheduler::CompleteAll(std::vector<Ref<Job>>* jobs) {
+  if (ever_ordered_.load(std::memory_order_relaxed)) {
+    for (Ref<Job>& job : *jobs) Complete(std::move(job));
+    jobs->clear();
+    return;
+  }
+  for (const Ref<Job>& job : *jobs) {
+    if (job->deadline_ns) context_.clock->Remove(job.get());
+  }
+  in_flight_.fetch_sub(jobs->size(), std::memory_order_relaxed);
+  std::vector<Ref<Completion>> list;
+  list.reserve(jobs->size());
+  for (size_t i = 0; i < jobs->size();) {
+    const Ref<CompletionSink> sink = (*jobs)[i]->sink;
+    list.clear();
+    while (i < jobs->size() && (*jobs)[i]->sink.get() == sink.get())
+      list.push_back(std::move((*jobs)[i++]));
+    sink->PostAll(list.data(), list.size());
+  }
+  jobs->clear();
 }
 
 SchedulerStats Scheduler::Stats() {

@@ -117,6 +117,10 @@ class Scheduler {
   void Ready(const Ref<Job>& job) { Ready(&job, 1); }
   // The same for several at once, which then are one batch as far as they may be.
   void Ready(const Ref<Job>* jobs, size_t count);
+  // With a latency target: the caller got a job's result so many nanoseconds after Submit or Reserve.
+  // For jobs with `reports_delivery`.
+  void Delivered(int64_t ns);
+  bool has_target() const { return has_target_.load(std::memory_order_relaxed); }
   // A queued job completes at once with `reason`, and so does one in a batch with others; one that runs
   // on memory of its own as soon as the graph notices. False when the job is already done.
   bool Cancel(Job* job, Status reason);
@@ -157,17 +161,20 @@ class Scheduler {
   void Complete(Ref<Job> job);  // REQUIRES: mutex_ not held; state is kDone
   void Deliver(Ref<Job> job);   // REQUIRES: as Complete; the clock has no entry
   void Post(Ref<Job> job);
+  void CompleteAll(std::vector<Ref<Job>>* jobs);
 
   // Lanes (lane.cc).
   void LaneLoop(Lane* lane);
   void SpinForWork(int64_t gap_ns);
-  Job* Front();                                           // REQUIRES: mutex_ held
+  Job* Front(uint32_t* rows, int64_t* until);             // REQUIRES: mutex_ held
   uint32_t RowsNow(const Job* first, int64_t* until);     // REQUIRES: mutex_ held
   void TakeBatch(Lane* lane, Job* first, uint32_t rows);  // REQUIRES: mutex_ held
   void RunBatch(Lane* lane);
   void RetryOneByOne(Lane* lane);
-  Status RunRows(Lane* lane, uint32_t first_row, uint32_t rows, Ref<SharedOutputs>* shared);
+  Status RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool divided,
+                 Ref<SharedOutputs>* shared);
   Status RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows);
+  bool TakeWhole(Job* job);
   Status RunValues(Lane* lane, Job* job);
   void EndBatch(Lane* lane, std::vector<Ref<Job>>* done);  // REQUIRES: mutex_ held
   void EndJob(Job* job, Status status);                    // REQUIRES: mutex_ held
@@ -184,6 +191,8 @@ class Scheduler {
   std::atomic<size_t> ready_{0};  // queued jobs whose data is there; spinning lanes read it unlocked
   std::atomic<uint32_t> max_batch_{1};
   std::atomic<bool> preserve_order_{false};
+  std::atomic<bool> has_target_{false};
+  std::atomic<bool> ever_ordered_{false};  // jobs may be waiting for their turn
 
   std::mutex mutex_;
   // Protected by mutex_.

@@ -75,6 +75,14 @@ class ShapePlan {
   ShapePlan(const ValueInfo& output, const std::vector<ValueInfo>& inputs);
 
   bool known() const { return known_; }
+  // Whether the first dimension is an input's first, and no other is. REQUIRES: known.
+  bool rows_first() const {
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      const bool is_rows = steps_[i].fixed < 0 && steps_[i].axis == 0;
+      if (is_rows != (i == 0)) return false;
+    }
+    return !steps_.empty();
+  }
   size_t rank() const { return steps_.size(); }
   // `input_dims(index)` gives the dimensions of an input of this run, or null. False when one is
   // missing. REQUIRES: known; `dims` holds kMaxRank.

@@ -114,6 +114,7 @@ function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'key'> {
   const threads = options.threads ?? 1;
   return {
     intraOpThreads: threads,
+    computeThreads: threads || cores,
     interOpThreads: options.interOpThreads ?? 1,
     parallel: options.executionMode === 'parallel',
     spinning: options.spinning ?? false,

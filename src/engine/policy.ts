@@ -139,7 +139,7 @@ export function nativePolicy(
   return {
     lanes: options.lanes ?? defaultLanes(threads || availableParallelism(), maxBatch > 1),
     maxQueue: options.maxQueue ?? 1024,
-    intraOpThreads: threads || availableParallelism(),
+    computeThreads: threads || availableParallelism(),
     weight,
     maxBatch,
     maxDelayUs: batching.maxDelayUs ?? 0,

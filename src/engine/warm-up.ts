@@ -10,9 +10,9 @@ import { checkBatching } from './policy.js';
 const GUESSED_DIMENSIONS = [64, 224, 16, 1];
 /** Rows that a run is measured with, to see whether batches pay. */
 const TRIED_ROWS = [4, 16, 32, 64];
-/** A batch must raise throughput so much; a larger one so much more. */
+/** A batch must raise throughput so much; a larger one at all. */
 const WORTH_BATCHING = 1.15;
-const WORTH_MORE = 1.03;
+const WORTH_MORE = 1;
 /** Runs of a larger batch than this are not tried: nobody wants to wait for them. */
 const LONGEST_TRIED_MS = 250;
 const BUDGET_MS = 150;

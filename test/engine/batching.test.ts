@@ -235,7 +235,7 @@ describe('padding', () => {
 
   it('lets requests of different sizes share a run, and is cut off again', async () => {
     await using model = await loadModel(identity(FLOAT, ['batch', 'tokens']), {
-      batching: { ...full(3)['batching' as never], padding: { tokens: { sizes: [4, 8] } } },
+      batching: { maxBatch: 3, maxDelayUs: 60_000_000, padding: { tokens: { sizes: [4, 8] } } },
       inline: 'never',
     });
     const results = await Promise.all(

@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { parseTextFormat } from 'tercel/engine/config/pbtxt';
-import { parseOverride } from 'tercel/engine/config/read';
-import { modelJsonSchema, parseModelJson } from 'tercel/engine/config/schema';
-import { parseTritonText } from 'tercel/engine/config/triton';
+import { parseTextFormat } from '../../src/engine/config/pbtxt.js';
+import { parseOverride } from '../../src/engine/config/read.js';
+import { modelJsonSchema, parseModelJson } from '../../src/engine/config/schema.js';
+import { parseTritonText } from '../../src/engine/config/triton.js';
 
 const json = (value: unknown): ReturnType<typeof parseModelJson> =>
   parseModelJson(JSON.stringify(value), 'm/model.json');

@@ -1,0 +1,141 @@
+// Do versions come and go unnoticed? tsx bench/swaps.ts
+//
+// Ten swaps under load, and the load of a model that takes seconds, against the same time without.
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync, copyFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { createEngine, type Engine, type Tensor } from 'tercel';
+import { encodeModel, FLOAT, floats } from '../models/onnx.js';
+import { benchCase } from './models.js';
+import { median, percentile, print, show, type Bar } from './statistics.js';
+
+const CLIENTS = 4;
+const ROUNDS = 5;
+
+/** A chain of large matrices: 400 MB, seconds to read, optimise and pack. */
+function heavy(): Uint8Array {
+  const width = 2048;
+  const count = 24;
+  const weights = new Float32Array(width * width);
+  for (let i = 0; i < weights.length; i++) weights[i] = ((i * 7919) % 1000) / 1e6;
+  const value = (i: number): string => (i === 0 ? 'x' : i === count ? 'y' : `t${i}`);
+  return encodeModel({
+    name: 'heavy',
+    inputs: { x: { tensor: FLOAT, shape: ['batch', width] } },
+    outputs: { y: { tensor: FLOAT, shape: ['batch', width] } },
+    initializers: Array.from({ length: count }, (_, i) => floats(`w${i}`, [width, width], weights)),
+    nodes: Array.from({ length: count }, (_, i) => ({
+      op: 'MatMul',
+      inputs: [value(i), `w${i}`],
+      outputs: [value(i + 1)],
+    })),
+  });
+}
+
+/** Latencies in ms of a closed loop of clients while `work` goes on. */
+async function latencies(
+  engine: Engine,
+  inputs: Record<string, Tensor>,
+  work: () => Promise<void>,
+): Promise<{ ms: number[]; failed: number }> {
+  const ms: number[] = [];
+  let failed = 0;
+  let going = true;
+  const client = async (): Promise<void> => {
+    while (going) {
+      const start = performance.now();
+      try {
+        await engine.infer('encoder', inputs);
+        ms.push(performance.now() - start);
+      } catch {
+        failed++;
+      }
+    }
+  };
+  const clients = Array.from({ length: CLIENTS }, client);
+  await work();
+  going = false;
+  await Promise.all(clients);
+  return { ms, failed };
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+export async function swaps(): Promise<Bar[]> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'tercel-swaps-'));
+  const { path: source } = benchCase('minilm');
+  const put = (name: string, version: number): void => {
+    mkdirSync(path.join(folder, name, String(version)), { recursive: true });
+    copyFileSync(source, path.join(folder, 'draft'));
+    renameSync(path.join(folder, 'draft'), path.join(folder, name, String(version), 'model.onnx'));
+  };
+  put('encoder', 1);
+  mkdirSync(path.join(folder, 'heavy', '1'), { recursive: true });
+  writeFileSync(path.join(folder, 'heavy', '1', 'model.onnx'), heavy());
+  const tokens: Tensor = { dtype: 'int64', shape: [1, 16], data: new BigInt64Array(16).fill(1n) };
+  const inputs = { input_ids: tokens, attention_mask: tokens };
+  const engine = createEngine();
+  const repository = await engine.loadRepository(folder, {
+    control: 'explicit',
+    models: ['encoder'],
+  });
+  await latencies(engine, inputs, () => sleep(1000));
+
+  let version = 1;
+  const swapTen = async (): Promise<void> => {
+    for (let i = 0; i < 10; i++) {
+      put('encoder', ++version);
+      await repository.load('encoder');
+      await sleep(50);
+    }
+  };
+  const failed: number[] = [];
+  const worst: number[] = [];
+  const control: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    const start = performance.now();
+    const during = await latencies(engine, inputs, swapTen);
+    const took = performance.now() - start;
+    const quiet = await latencies(engine, inputs, () => sleep(took));
+    const p99 = percentile(during.ms, 99);
+    failed.push(during.failed);
+    worst.push(Math.max(...during.ms) / p99);
+    control.push(Math.max(...quiet.ms) / percentile(quiet.ms, 99));
+    console.log(
+      `ten swaps in ${(took / 1000).toFixed(1)} s, ${during.ms.length} requests: p50 ${percentile(during.ms, 50).toFixed(1)}, ` +
+        `p99 ${p99.toFixed(1)}, slowest ${Math.max(...during.ms).toFixed(1)} ms; without swaps p50 ${percentile(quiet.ms, 50).toFixed(1)}, ` +
+        `p99 ${percentile(quiet.ms, 99).toFixed(1)}, slowest ${Math.max(...quiet.ms).toFixed(1)} ms`,
+    );
+  }
+  const bars: Bar[] = [];
+  const add = (name: string, values: number[], bar: number, direction: Bar['direction']): void => {
+    bars.push({ name, value: median(values), text: show(values), bar, direction });
+    print(bars.at(-1)!);
+  };
+  add('ten swaps: failed requests', failed, 0, 'at most');
+  add('ten swaps: the slowest, of p99', worst, 2, 'at most');
+  console.log(`  the slowest of p99 without swaps: ${show(control)}`);
+
+  const ratio: number[] = [];
+  const seconds: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    let took = 0;
+    const during = await latencies(engine, inputs, async () => {
+      const start = performance.now();
+      await repository.load('heavy');
+      took = performance.now() - start;
+    });
+    await repository.unload('heavy');
+    const quiet = await latencies(engine, inputs, () => sleep(took));
+    seconds.push(took / 1000);
+    ratio.push(percentile(during.ms, 99) / percentile(quiet.ms, 99));
+  }
+  console.log(`a model of 400 MB loads in ${show(seconds)} s beside them`);
+  add("a heavy load: the others' p99, of the quiet one", ratio, 1.2, 'at most');
+  await engine.close();
+  rmSync(folder, { recursive: true });
+  return bars;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await swaps();
