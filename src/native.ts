@@ -83,6 +83,8 @@ export interface NativeModel {
     options: { repeat: number; budgetMs: number; checkRows: boolean; throttle: boolean },
   ): void;
   close(slot: number, drain: boolean): void;
+  /** Ends what is in flight on a model that was closed with `drain`. */
+  abandon(): void;
 }
 
 export interface NativeLoadOptions {

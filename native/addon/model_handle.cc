@@ -50,7 +50,8 @@ napi_value ModelHandle::Wrap(Ref<AddonEnv> env, std::shared_ptr<Model> model, In
       AddFunction(e, object, "runSync", RunSync, self) && AddFunction(e, object, "run", Run, self) &&
       AddFunction(e, object, "bind", Bind, self) && AddFunction(e, object, "stats", Stats, self) &&
       AddFunction(e, object, "configure", Configure, self) &&
-      AddFunction(e, object, "warm", Warm, self) && AddFunction(e, object, "close", Close, self);
+      AddFunction(e, object, "warm", Warm, self) && AddFunction(e, object, "abandon", EndRuns, self) &&
+      AddFunction(e, object, "close", Close, self);
   return made ? object : nullptr;
 }
 
@@ -472,6 +473,21 @@ napi_value ModelHandle::Stats(napi_env env, napi_callback_info info) {
   return DescribeModelStats(env, *self->model_);
 }
 
+void ModelHandle::CancelRuns() {
+  for (JsCompletion* completion : env_->slots()) {
+    auto* job = dynamic_cast<RunJob*>(completion);
+    if (job && job->handle().get() == this) job->Cancel(ClosedStatus());
+  }
+}
+
+// abandon(): what a close with drain left in flight ends
+napi_value ModelHandle::EndRuns(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) self->CancelRuns();
+  return Undefined(env);
+}
+
 // close(slot, drain): with drain, what is in flight goes on to its end
 napi_value ModelHandle::Close(napi_env env, napi_callback_info info) {
   napi_value args[2];
@@ -484,10 +500,7 @@ napi_value ModelHandle::Close(napi_env env, napi_callback_info info) {
   bool drain = false;
   napi_get_value_bool(env, args[1], &drain);
   for (BindingHandle* binding : std::set<BindingHandle*>(self->bindings_)) binding->CloseNow();
-  for (JsCompletion* completion : self->env_->slots()) {
-    auto* job = drain ? nullptr : dynamic_cast<RunJob*>(completion);
-    if (job && job->handle().get() == self) job->Cancel(self->ClosedStatus());
-  }
+  if (!drain) self->CancelRuns();
   if (self->jobs_ == 0) self->ReleaseModel();
   return Undefined(env);
 }

@@ -68,6 +68,7 @@ class ModelHandle : public RefCounted<ModelHandle> {
   static napi_value Stats(napi_env env, napi_callback_info info);
   static napi_value Configure(napi_env env, napi_callback_info info);
   static napi_value Warm(napi_env env, napi_callback_info info);
+  static napi_value EndRuns(napi_env env, napi_callback_info info);
   static napi_value Close(napi_env env, napi_callback_info info);
 
   Status Read(napi_value* args, size_t count) {
@@ -98,6 +99,7 @@ class ModelHandle : public RefCounted<ModelHandle> {
   bool BindValues();
   void DropCaches();
   Status CachedTensor(CachedValue* cached, const Argument& argument, const OrtValue** out);
+  void CancelRuns();
   void ReleaseModel();
 
   const Ref<AddonEnv> env_;

@@ -431,10 +431,12 @@ void Scheduler::EndJob(Job* job, Status status) {
       stats_.failed_ns += job->finished_ns - job->submitted_ns;
     }
   }
-  ++stats_.completed;
-  stats_.rows += std::max(1u, job->rows);
-  stats_.queue_ns += job->started_ns - job->submitted_ns;
-  stats_.run_ns += job->finished_ns - job->started_ns;
+  if (job->cancelled_.ok()) ++stats_.completed;
+  if (job->status.ok()) {
+    stats_.rows += std::max(1u, job->rows);
+    stats_.queue_ns += job->started_ns - job->submitted_ns;
+    stats_.run_ns += job->finished_ns - job->started_ns;
+  }
   if (job->status.ok() && !job->reports_delivery) {
     policy_.OnDone(job->finished_ns - job->submitted_ns, job->finished_ns);
   }

@@ -57,6 +57,7 @@ export class Engine {
   readonly #entries = new Map<string, Entry>();
   readonly #defaults: ModelOptions;
   /** Old versions on their way out. */
+  readonly #leaving = new Set<Servable>();
   readonly #draining = new Set<Promise<void>>();
   #repository: Repository | undefined;
   #closed = false;
@@ -94,7 +95,7 @@ export class Engine {
     const { version = '1', replace = false, warmUp, ...modelOptions } = options;
     this.#check(name, version, replace);
     const config = emptyConfig();
-    config.options = { ...this.#defaults, batching: 'auto', ...modelOptions };
+    config.options = modelOptions;
     return this.add(await this.prepare(name, version, source, config, warmUp), replace);
   }
 
@@ -122,9 +123,16 @@ export class Engine {
     source: string | Uint8Array,
     config: ModelConfig,
     warmUp?: readonly WarmUpSample[] | false,
+    generation = 0,
   ): Promise<Servable> {
-    const { batching, ...options } = { ...this.#defaults, ...config.options };
-    const model = await loadModel(source, options);
+    const { batching, ...options } = {
+      batching: 'auto' as const,
+      ...this.#defaults,
+      ...config.options,
+    };
+    // One session has one policy; the same load on another thread of the process shares both.
+    const policy = JSON.stringify([name, version, batching, generation]);
+    const model = await loadModel(source, options, policy);
     try {
       checkDeclared(config, model);
       const decided = await warm(model, {
@@ -159,7 +167,7 @@ export class Engine {
     const old = entry.versions.get(version);
     entry.versions.set(version, servable);
     this.#choose(entry);
-    if (old) this.#drain(old);
+    if (old) void this.#drain(old);
     return servable;
   }
 
@@ -168,10 +176,16 @@ export class Engine {
     entry.current = newest === undefined ? undefined : entry.versions.get(newest);
   }
 
-  #drain(servable: Servable): void {
-    const closed = servable.model.close({ drain: true });
+  #drain(servable: Servable): Promise<void> {
+    this.#leaving.add(servable);
+    return this.#track(
+      servable.model.close({ drain: true }).finally(() => this.#leaving.delete(servable)),
+    );
+  }
+
+  #track(closed: Promise<void>): Promise<void> {
     this.#draining.add(closed);
-    void closed.finally(() => this.#draining.delete(closed));
+    return closed.finally(() => this.#draining.delete(closed));
   }
 
   /**
@@ -187,7 +201,7 @@ export class Engine {
     for (const servable of leaving) entry.versions.delete(servable.version);
     if (entry.versions.size === 0) this.#entries.delete(name);
     else this.#choose(entry);
-    await Promise.all(leaving.map(({ model }) => model.close({ drain: true })));
+    await Promise.all(leaving.map((servable) => this.#drain(servable)));
     return true;
   }
 
@@ -201,7 +215,13 @@ export class Engine {
     if (this.#closed) throw new ClosedError('the engine was closed');
     if (this.#repository) throw new InvalidInputError('the engine has a repository already');
     this.#repository = new Repository(this, folder, options);
-    await this.#repository.start();
+    try {
+      await this.#repository.start();
+    } catch (error) {
+      await this.#repository.close();
+      this.#repository = undefined;
+      throw error;
+    }
     return this.#repository;
   }
 
@@ -261,10 +281,11 @@ export class Engine {
   /** Closes every model; what is in flight rejects with ClosedError. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#repository?.close();
     const servables = [...this.#entries.values()].flatMap(({ versions }) => [...versions.values()]);
     this.#entries.clear();
-    await Promise.all([...servables.map(({ model }) => model.close()), ...this.#draining]);
+    // What drains is ended too: it may wait for ever.
+    const all = [...servables, ...this.#leaving].map(({ model }) => model.close());
+    await Promise.all([...all, ...this.#draining, this.#repository?.close()]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -161,6 +161,8 @@ function identify(path: string): { path: string; identity: string } {
 export async function loadModel(
   source: string | Uint8Array,
   options: ModelOptions = {},
+  /** Whose policy the session has: others do not share it. @internal */
+  policyOf?: string,
 ): Promise<Model> {
   const fromPath = typeof source === 'string';
   if (!fromPath && !(source instanceof Uint8Array)) {
@@ -182,7 +184,7 @@ export async function loadModel(
       const { inline: _inline, throttle: _throttle, ...shared } = written;
       // One session has one policy.
       const { weight, batching } = options;
-      key = identity + JSON.stringify([shared, weight, batching]);
+      key = identity + JSON.stringify([shared, weight, batching, policyOf]);
     }
   } else {
     file = { bytes: source };
@@ -212,7 +214,10 @@ export async function loadModel(
             throttle: written.throttle,
           })
         : options.batching;
-    if (batching || options.weight !== undefined) model.configure({ ...options, batching });
+    // The engine configures what it loads, once it is warmed.
+    const isOurs = policyOf === undefined;
+    if (isOurs && (batching || options.weight !== undefined))
+      model.configure({ ...options, batching });
   } catch (error) {
     await model.close();
     throw error;

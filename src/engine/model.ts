@@ -278,8 +278,14 @@ export class Model {
    * twice is the same as once.
    */
   close(options: { drain?: boolean } = {}): Promise<void> {
-    this.#closing ??= task(
-      (slot) => this.#native.close(slot, options.drain ?? false),
+    const drain = options.drain ?? false;
+    if (this.#closing) {
+      // What drains may be ended after all.
+      if (!drain) this.#native.abandon();
+      return this.#closing;
+    }
+    this.#closing = task(
+      (slot) => this.#native.close(slot, drain),
       () => undefined,
     );
     return this.#closing;

@@ -69,8 +69,16 @@ interface VersionRecord {
 }
 
 const VERSION = /^[1-9][0-9]*$/;
-const MODEL_NAME = /^[^/\\]+$/;
+const MODEL_NAME = /^[^./\\][^/\\]*$/;
 const DEFAULT_POLL_MS = 15_000;
+
+/** For what may not be there; that it cannot be read just now is another thing. */
+function ifMissing<T>(value: T): (error: NodeJS.ErrnoException) => T {
+  return (error) => {
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return value;
+    throw error;
+  };
+}
 
 function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
@@ -93,7 +101,8 @@ export class Repository {
   /** One change of a model at a time. */
   readonly #queues = new Map<string, Promise<unknown>>();
   /** What the last load call brought: a poll must not undo it. */
-  readonly #overrides = new Map<string, LoadOverride>();
+  readonly #overrides = new Map<string, LoadOverride & { loads: number }>();
+  #loads = 0;
   /** The configuration that the versions were loaded with. */
   readonly #configTexts = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
@@ -102,7 +111,7 @@ export class Repository {
 
   /** @internal */
   constructor(engine: Engine, folder: string, options: RepositoryOptions) {
-    this.folder = folder;
+    this.folder = path.resolve(folder);
     this.control = options.control ?? 'none';
     if (!['none', 'poll', 'explicit'].includes(this.control)) {
       throw new InvalidInputError(
@@ -156,11 +165,13 @@ export class Repository {
 
   /** A model has a configuration, or a version's folder with a model in it. */
   async #isModel(name: string): Promise<boolean> {
-    const files = await readdir(path.join(this.folder, name)).catch(() => [] as string[]);
+    const files = await readdir(path.join(this.folder, name)).catch(ifMissing<string[]>([]));
     if (CONFIG_FILES.some((file) => files.includes(file))) return true;
     for (const version of files.filter((file) => VERSION.test(file))) {
-      const inside = await readdir(path.join(this.folder, name, version)).catch(() => []);
-      if ((inside as string[]).includes('model.onnx')) return true;
+      const inside = await readdir(path.join(this.folder, name, version)).catch(
+        ifMissing<string[]>([]),
+      );
+      if (inside.includes('model.onnx')) return true;
     }
     return false;
   }
@@ -197,7 +208,7 @@ export class Repository {
     if (!MODEL_NAME.test(name)) throw new InvalidInputError(`"${name}" is no name of a model`);
     await this.#change(name, async () => {
       const before = this.#overrides.get(name);
-      this.#overrides.set(name, override);
+      this.#overrides.set(name, { ...override, loads: ++this.#loads });
       try {
         const failure = await this.#apply(name, { throttle: true, anew: true });
         if (failure) throw failure;
@@ -259,7 +270,10 @@ export class Repository {
         return work();
       });
     this.#queues.set(name, after);
-    after.catch(() => {});
+    const forget = (): void => {
+      if (this.#queues.get(name) === after) this.#queues.delete(name);
+    };
+    after.then(forget, forget);
     return after;
   }
 
@@ -296,10 +310,7 @@ export class Repository {
       const bytes = override?.files?.get(file);
       const text = bytes
         ? Buffer.from(bytes).toString('utf8')
-        : await readFile(full, 'utf8').catch((error: NodeJS.ErrnoException) => {
-            if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return undefined;
-            throw error;
-          });
+        : await readFile(full, 'utf8').catch(ifMissing(undefined));
       if (text !== undefined) return { config: parseConfig(text, full, name), text };
     }
     return { config: derivedConfig(), text: '' };
@@ -308,24 +319,31 @@ export class Repository {
   /** The versions that are there, with what they are made of. */
   async #sources(name: string, file: string): Promise<Map<string, Source>> {
     const sources = new Map<string, Source>();
-    const files = this.#overrides.get(name)?.files;
+    const override = this.#overrides.get(name);
+    const files = override?.files;
     if (files) {
       let number = 0;
       for (const [where, bytes] of files) {
         const [version = '', ...rest] = where.split('/');
         if (VERSION.test(version) && rest.join('/') === file) {
-          sources.set(version, { source: bytes, identity: `bytes:${Date.now()}:${number++}` });
+          sources.set(version, { source: bytes, identity: `bytes:${override.loads}:${number++}` });
         }
       }
       return sources;
     }
     const folder = path.join(this.folder, name);
-    for (const version of await readdir(folder).catch(() => [] as string[])) {
+    for (const version of await readdir(folder).catch(ifMissing<string[]>([]))) {
       if (!VERSION.test(version)) continue;
       const full = path.join(folder, version, file);
-      const found = await stat(full, { bigint: true }).catch(() => undefined);
+      const found = await stat(full, { bigint: true }).catch(ifMissing(undefined));
       if (!found?.isFile()) continue;
-      const identity = `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
+      let identity = `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
+      // External data lies beside the model.
+      for (const sibling of await readdir(path.dirname(full)).catch(ifMissing<string[]>([]))) {
+        const beside = path.join(path.dirname(full), sibling);
+        const other = await stat(beside, { bigint: true }).catch(ifMissing(undefined));
+        if (other) identity += `;${sibling}:${other.size}:${other.mtimeNs}`;
+      }
       sources.set(version, { source: full, identity });
     }
     return sources;
@@ -372,7 +390,16 @@ export class Repository {
     how: { throttle: boolean; anew?: boolean },
   ): Promise<Error | undefined> {
     const { config, text } = await this.#readConfig(name);
+    if (config.file !== path.basename(config.file) || config.file === '..') {
+      throw new InvalidInputError(`model "${name}": "${config.file}" is no name of a file`);
+    }
     const sources = await this.#sources(name, config.file);
+    if (this.#overrides.get(name)?.config !== undefined && config.options.customOpLibraries) {
+      // Who may load a model may not run what else lies on this machine.
+      throw new InvalidInputError(
+        `config of model "${name}": customOpLibraries cannot be given in a load call`,
+      );
+    }
     const wanted = wantedVersions(config.versions, [...sources.keys()]);
     if (wanted.length === 0) {
       throw new ModelError(
@@ -403,7 +430,7 @@ export class Repository {
       // What failed is not tried again until it changes.
       if (!how.anew && record.identity === mark) continue;
       try {
-        await this.#loadVersion(name, version, source, config, record);
+        await this.#loadVersion(name, version, source, config, record, how);
       } catch (error) {
         failure ??= error as Error;
       }
@@ -431,6 +458,7 @@ export class Repository {
     source: string | Uint8Array,
     config: ModelConfig,
     record: VersionRecord,
+    how: { anew?: boolean },
   ): Promise<void> {
     const start = performance.now();
     const served = this.#engine.find(name, version) !== undefined;
@@ -438,7 +466,9 @@ export class Repository {
     let servable: Servable;
     try {
       const samples = await this.#warmUpSamples(name, config.warmUp);
-      servable = await this.#engine.prepare(name, version, source, config, samples);
+      // A load asked for is a load, also where the file is the same.
+      const generation = how.anew ? ++this.#loads : 0;
+      servable = await this.#engine.prepare(name, version, source, config, samples, generation);
       this.#engine.add(servable);
     } catch (error) {
       const reason = reasonOf(error);
@@ -459,12 +489,17 @@ export class Repository {
   async #retire(name: string, versions: readonly string[]): Promise<void> {
     for (const version of versions) {
       const record = this.#record(name, version);
-      record.state = 'UNLOADING';
+      Object.assign(record, { state: 'UNLOADING', identity: '' });
       // Draining takes as long as the requests do: the next change need not wait for it.
-      void this.#engine.unload(name, version).then(() => {
-        Object.assign(record, { state: 'UNAVAILABLE', reason: 'unloaded', identity: '' });
-        this.#emit({ kind: 'unloaded', name, version });
-      });
+      this.#engine
+        .unload(name, version)
+        .then(() => {
+          // Loaded again meanwhile.
+          if (record.state !== 'UNLOADING') return;
+          Object.assign(record, { state: 'UNAVAILABLE', reason: 'unloaded' });
+          this.#emit({ kind: 'unloaded', name, version });
+        })
+        .catch(() => {});
     }
     return Promise.resolve();
   }

@@ -238,7 +238,8 @@ export async function warm(
       probed && hasRows(model)
         ? await measureBatch(model, probed.dimension, probed.oneNs, throttle)
         : 1;
-    batching = pays > 1 || asked ? { ...asked, maxBatch: pays } : false;
+    const preferredSizes = asked?.preferredSizes?.filter((size) => size <= pays);
+    batching = pays > 1 || asked ? { ...asked, preferredSizes, maxBatch: pays } : false;
   }
   if (options.warmUp) {
     await warmGiven(model, options.warmUp, throttle);

@@ -110,7 +110,10 @@ export function modelStatistics(models: readonly (DescribedModel & { lastMs: num
         execution_count: stats.executions,
         inference_stats: {
           success: duration(good, stats.queueUs + stats.runUs + inlineUs),
-          fail: duration(stats.failed + stats.expired + stats.cancelled, stats.failedUs),
+          fail: duration(
+            stats.failed + stats.expired + stats.cancelled + stats.refused,
+            stats.failedUs,
+          ),
           queue: duration(good, stats.queueUs),
           compute_input: duration(good, 0),
           compute_infer: duration(good, stats.runUs + inlineUs),

@@ -18,7 +18,7 @@ export interface InferPlan {
   readonly request: InferRequest;
   readonly inputs: readonly PlannedInput[];
   /** The last response's head, and the shapes it is for. */
-  head: { shapes: readonly (readonly number[])[]; version: string; bytes: Buffer } | undefined;
+  head: { shapes: readonly (readonly number[])[]; owner: object; bytes: Buffer } | undefined;
 }
 
 /**
@@ -62,11 +62,12 @@ function sameShapes(a: readonly (readonly number[])[], values: readonly Tensor[]
 /**
  * The whole response to a planned request, when its outputs are all binary; undefined otherwise.
  *
+ * @param owner the model that answers: another one's head is not its own
  * @param encode makes the JSON for the outputs
  */
 export function plannedResponse(
   plan: InferPlan,
-  version: string,
+  owner: object,
   values: Readonly<Record<string, Tensor>>,
   encode: () => { json: string; binary: Uint8Array[] },
 ): { head: Buffer; binary: readonly Uint8Array[] } {
@@ -74,7 +75,7 @@ export function plannedResponse(
     ? plan.request.outputs.map(({ name }) => values[name]!)
     : Object.values(values);
   const { head } = plan;
-  if (head?.version === version && sameShapes(head.shapes, tensors)) {
+  if (head?.owner === owner && sameShapes(head.shapes, tensors)) {
     return {
       head: head.bytes,
       binary: tensors.map(({ data }) => {
@@ -87,7 +88,7 @@ export function plannedResponse(
   const bytes = Buffer.from(json, 'utf8');
   // With data in the JSON, or with strings, the head is not the same next time.
   if (binary.length === tensors.length && tensors.every(({ data }) => ArrayBuffer.isView(data))) {
-    plan.head = { shapes: tensors.map(({ shape }) => [...shape]), version, bytes };
+    plan.head = { shapes: tensors.map(({ shape }) => [...shape]), owner, bytes };
   }
   return { head: bytes, binary };
 }

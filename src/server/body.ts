@@ -67,7 +67,7 @@ class Gatherer {
 }
 
 /**
- * Reads an infer request's body.
+ * Reads an infer request's body; undefined when there is none.
  *
  * @throws InvalidInputError (400) for a header out of range or JSON that does not parse; HttpError (413)
  *   for more than `limit` bytes
@@ -76,7 +76,7 @@ export async function readInferBody(
   request: FastifyRequest,
   payload: Readable,
   limit: number,
-): Promise<InferBody> {
+): Promise<InferBody | undefined> {
   const jsonBytes = headerLength(request);
   const encoded = request.headers['content-encoding'] !== undefined;
   const declared = encoded ? undefined : Number(request.headers['content-length'] ?? NaN);
@@ -108,6 +108,7 @@ export async function readInferBody(
       `Inference-Header-Content-Length: ${jsonBytes} is more than the body's ${received} bytes`,
     );
   }
+  if (received === 0) return undefined;
   if (jsonBytes === 0) return { json: undefined, raw: true, binary: tail.take() };
   return { json: parseJson(head.take()), raw: false, binary: tail.take() };
 }

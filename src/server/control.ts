@@ -38,7 +38,8 @@ function authorize(app: FastifyInstance, request: FastifyRequest, options: Contr
   );
   // A web page that the user looks at can reach loopback too; browsers say where a request is from.
   const origin = request.headers.origin;
-  const foreign = origin !== undefined && !/^https?:\/\/(localhost|127\.|\[::1\])/.test(origin);
+  const foreign =
+    origin !== undefined && !/^https?:\/\/(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(origin);
   if (open && !foreign) return;
   throw new HttpError(
     403,

@@ -6,13 +6,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
+import { readPriority, readTimeout } from '../engine/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { InvalidInputError } from '../errors.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
 import { planOf, plannedInputs, plannedResponse, type InferPlan } from '../protocol/v2-plan.js';
 import type { Arrivals } from './arrivals.js';
 import { HEADER_LENGTH } from './body.js';
-import { answerFor } from './errors.js';
+import { answerFor, HttpError } from './errors.js';
 
 /** Larger bodies go straight into a lease, chunk by chunk: Fastify's path does that. */
 const MAX_BODY_BYTES = 64 * 1024;
@@ -22,8 +23,6 @@ const ONE_WRITE_BYTES = 2048;
 const MAX_PLANNED_JSON = 2048;
 const MAX_PLANS = 256;
 const MAX_ROUTES = 1024;
-/** As Fastify has it. */
-const DEFAULT_PRIORITY = 4;
 
 interface Target {
   name: string;
@@ -49,15 +48,14 @@ function decode(text: string): string | undefined {
   }
 }
 
-/** The run that a socket waits for, so that it ends when the client goes away. */
+/** The runs that a socket waits for, so that they end when the client goes away. */
 const running = Symbol('running');
 interface WaitingSocket extends Socket {
-  [running]?: { servable: Servable; slot: number } | undefined;
+  [running]?: Map<number, Servable>;
 }
 
 function onSocketClose(this: WaitingSocket): void {
-  const run = this[running];
-  if (run) run.servable.model.cancel(run.slot);
+  for (const [slot, servable] of this[running] ?? []) servable.model.cancel(slot);
 }
 
 export class HotRoute {
@@ -71,7 +69,10 @@ export class HotRoute {
   readonly #plans = new Map<string, InferPlan>();
   readonly #prepared = new WeakMap<InferPlan, Prepared>();
 
-  constructor(engine: Engine, arrivals: Arrivals) {
+  readonly #maxBodyBytes: number;
+
+  constructor(engine: Engine, arrivals: Arrivals, bodyLimitBytes: number) {
+    this.#maxBodyBytes = Math.min(MAX_BODY_BYTES, bodyLimitBytes);
     this.#engine = engine;
     this.#arrivals = arrivals;
   }
@@ -97,7 +98,7 @@ export class HotRoute {
     }
     const jsonBytes = Number(jsonLength);
     const bytes = Number(length);
-    if (jsonBytes === 0 || jsonBytes > bytes || bytes > MAX_BODY_BYTES) return false;
+    if (jsonBytes === 0 || jsonBytes > bytes || bytes > this.#maxBodyBytes) return false;
     if (!this.#engine.find(target.name, target.version)) return false;
     const concurrent = this.#arrivals.count();
     let body: Buffer | undefined;
@@ -121,7 +122,8 @@ export class HotRoute {
     const match = route.exec(url);
     const name = match && decode(match[1]!);
     const version = match?.[2] === undefined ? undefined : decode(match[2]);
-    const target = name ? { name, version } : null;
+    const isKnown = name && (match[2] === undefined || version !== undefined);
+    const target = isKnown ? { name, version } : null;
     if (this.#targets.size >= MAX_ROUTES) this.#targets.clear();
     this.#targets.set(url, target);
     return target;
@@ -137,7 +139,7 @@ export class HotRoute {
   ): void {
     const servable = this.#engine.find(target.name, target.version);
     // Unloaded while the body came.
-    if (!servable) throw new InvalidInputError(`model "${target.name}" does not exist`);
+    if (!servable) throw new HttpError(404, `model "${target.name}" does not exist`);
     const binary = body.subarray(jsonBytes);
     const key = `${body.length} ${body.toString('latin1', 0, jsonBytes)}`;
     let plan = jsonBytes <= MAX_PLANNED_JSON ? this.#plans.get(key) : undefined;
@@ -157,12 +159,13 @@ export class HotRoute {
     }
     const prepared = this.#prepare(plan, servable);
     const socket = request.socket as WaitingSocket;
-    const slot = servable.model.start(
+    let slot: number | undefined = undefined; // until start() returns: it may be done by then
+    slot = servable.model.start(
       inputs,
       prepared.selection,
       { priority: prepared.priority, timeoutMs: prepared.timeoutMs, concurrent },
       (values) => {
-        socket[running] = undefined;
+        if (slot !== undefined) socket[running]!.delete(slot);
         try {
           answer(response, plan, servable, values);
         } catch (error) {
@@ -170,13 +173,16 @@ export class HotRoute {
         }
       },
       (error) => {
-        socket[running] = undefined;
+        if (slot !== undefined) socket[running]!.delete(slot);
         fail(response, error);
       },
     );
     if (slot === undefined) return;
-    if (!(running in socket)) socket.on('close', onSocketClose);
-    socket[running] = { servable, slot };
+    if (!socket[running]) {
+      socket[running] = new Map();
+      socket.on('close', onSocketClose);
+    }
+    socket[running].set(slot, servable);
   }
 
   #prepare(plan: InferPlan, servable: Servable): Prepared {
@@ -187,8 +193,8 @@ export class HotRoute {
     const prepared = {
       servable,
       selection: servable.model.select(outputs?.map(({ name }) => name)),
-      priority: options?.priority ?? DEFAULT_PRIORITY,
-      timeoutMs: options?.timeoutMs ?? 0,
+      priority: readPriority(options),
+      timeoutMs: readTimeout(options),
     };
     this.#prepared.set(plan, prepared);
     return prepared;
@@ -206,12 +212,12 @@ function parseJson(body: Buffer, bytes: number): unknown {
 function answer(
   response: ServerResponse,
   plan: InferPlan,
-  { name, version }: Servable,
+  servable: Servable,
   values: Record<string, Tensor>,
 ): void {
   if (response.destroyed) return;
-  const { head, binary } = plannedResponse(plan, version, values, () =>
-    encodeInferResponse({ name, version }, plan.request, values),
+  const { head, binary } = plannedResponse(plan, servable, values, () =>
+    encodeInferResponse(servable, plan.request, values),
   );
   let total = head.length;
   for (const part of binary) total += part.length;

@@ -9,6 +9,7 @@ import type { Socket } from 'node:net';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
 import type { Engine } from '../engine/engine.js';
+import { InvalidInputError } from '../errors.js';
 import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
 import { addControlRoutes, type ControlOptions } from './control.js';
@@ -44,6 +45,7 @@ const REQUEST_HOOKS = new Set([
   'onTimeout',
   'onError',
   'onRequestAbort',
+  'onRoute', // it may give each route hooks of its own
 ]);
 
 /**
@@ -56,7 +58,9 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   const compress = require('@fastify/compress') as typeof compressPlugin;
   const bodyLimit = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
   const arrivals = new Arrivals();
-  const hot = new HotRoute(engine, arrivals);
+  const hot = new HotRoute(engine, arrivals, bodyLimit);
+  if (options.adminToken === '')
+    throw new InvalidInputError('adminToken: expected a token, got none');
   hot.enabled = (options.hotRoute ?? true) && !options.logger;
   const app = Fastify({
     logger: options.logger ?? false,

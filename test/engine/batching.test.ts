@@ -15,7 +15,7 @@ import {
 import { describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { encodeModel, FLOAT, INT64 } from '../../models/onnx.js';
-import { identity, lookup } from '../support/models.js';
+import { identity, liar, lookup } from '../support/models.js';
 
 const row = (value: number, columns = 4, rows = 1): Tensor<'float32'> => ({
   dtype: 'float32',
@@ -81,7 +81,7 @@ describe('a batch', () => {
     expect(after.bytesOut - before.bytesOut).toBe(0);
     // One block of memory for all four.
     results.forEach(({ y }, i) => expect(y!.data[columns - 1]).toBe(i + 1));
-    await Promise.all([1, 2, 3, 4].map((v) => model.run({ x: row(v, columns) })));
+    await Promise.all([5, 6, 7, 8].map((v) => model.run({ x: row(v, columns) })));
     expect(stats().copies.bytesOut - after.bytesOut).toBe(4 * columns * 4);
     // The memory that results share is not written again while they are there.
     results.forEach(({ y }, i) => expect(y!.data[0]).toBe(i + 1));
@@ -183,6 +183,51 @@ describe('a batch', () => {
       expect([...(y!.data as Float32Array)]).toEqual(Array(8).fill(i + 1));
     });
     await model.close();
+  });
+
+  it('gives a request that ran alone all of its output, whatever its rows', async () => {
+    await using model = await loadModel(liar(), { batching: { maxBatch: 64 }, inline: 'never' });
+    const x: Tensor = { dtype: 'float32', shape: [3], data: Float32Array.of(1, 2, 3) };
+    for (let i = 0; i < 3; i++) {
+      const { y } = await model.run({ x });
+      expect([...(y!.data as Float32Array)]).toEqual([1, 2, 3, 1, 2, 3]);
+    }
+    // Together the outputs do not divide: each is run again alone.
+    model.configure({ batching: { maxBatch: 64, maxDelayUs: 20_000 } });
+    for (const { y } of await Promise.all([model.run({ x }), model.run({ x })])) {
+      expect(y!.shape).toEqual([6]);
+    }
+    const large: Tensor = { dtype: 'float32', shape: [200], data: new Float32Array(200) };
+    expect((await model.run({ x: large }))['y']!.shape).toEqual([400]);
+  });
+
+  it('is not formed where the first dimension of an output is another one', async () => {
+    const model = await loadModel(
+      encodeModel({
+        name: 'transposed',
+        inputs: { x: { tensor: FLOAT, shape: ['batch', 'seq'] } },
+        outputs: { y: { tensor: FLOAT, shape: ['seq', 'batch'] } },
+        nodes: [{ op: 'Transpose', inputs: ['x'], outputs: ['y'], attributes: { perm: [1, 0] } }],
+      }),
+      full(4),
+    );
+    const results = await Promise.all([1, 2, 3, 4].map((value) => model.run({ x: row(value) })));
+    results.forEach(({ y }, i) => {
+      expect(y!.shape).toEqual([4, 1]);
+      expect([...(y!.data as Float32Array)]).toEqual(Array(4).fill(i + 1));
+    });
+    await model.close();
+  });
+
+  it('may lose its order again, and nothing is lost', async () => {
+    await using model = await echo({ batching: { maxBatch: 2, preserveOrder: true }, lanes: 2 });
+    const runs = Array.from({ length: 100 }, (_, i) =>
+      model.run({ x: row(i) }, { priority: 1 + (i % 8) }),
+    );
+    model.configure({ batching: { maxBatch: 2 } });
+    runs.push(model.run({ x: row(100) }));
+    const values = await Promise.all(runs);
+    expect(values.map(({ y }) => y!.data[0])).toEqual(values.map((_, i) => i));
   });
 
   it('forms across the threads of the process', async () => {

@@ -1,5 +1,13 @@
 // The repository: versions, policies, control modes, swaps and failures, on real folders.
-import { cpSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import {
@@ -320,6 +328,14 @@ describe('a warm-up', () => {
     await expect(engine.repository!.load('n')).rejects.toThrow('needs 8 bytes, 4 were given');
   });
 
+  it('may lie in a folder that is named from here', async () => {
+    write('m/1/model.onnx', plus(1));
+    write('m/model.json', '{"warmUp": [{"files": {"x": "two"}}]}');
+    write('m/warmup/two', new Uint8Array(8));
+    await engine.loadRepository(path.relative(process.cwd(), folder), { strict: true });
+    expect(await answer()).toBe(1);
+  });
+
   it('holds the configuration against the model', async () => {
     write('m/1/model.onnx', plus(1));
     for (const [config, message] of [
@@ -363,6 +379,19 @@ describe.skipIf(!hasSharedModels)('Triton’s sample repository', () => {
     const small = await engine.infer('simple_int8', { INPUT0: bytes(a), INPUT1: bytes(b) });
     expect([...(small['OUTPUT1']!.data as Int8Array)]).toEqual([...a].map((v) => v - 1));
     expect(events.filter(({ kind }) => kind === 'warning')).toEqual([]);
+  });
+});
+
+describe('one file under two names', () => {
+  it('has two policies', async () => {
+    write('m/1/model.onnx', plus(1));
+    write('m/model.json', '{"batching": {"maxBatch": 4}}');
+    mkdirSync(path.join(folder, 'n'));
+    symlinkSync(path.join(folder, 'm', '1'), path.join(folder, 'n', '1'));
+    write('n/model.json', '{"batching": {"maxBatch": 9}}');
+    await open({ strict: true });
+    expect(engine.find('m')!.model.stats().batching.maxBatch).toBe(4);
+    expect(engine.find('n')!.model.stats().batching.maxBatch).toBe(9);
   });
 });
 

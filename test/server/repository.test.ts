@@ -87,6 +87,11 @@ describe('the repository extension', () => {
       [{ parameters: { 'file:1/model.onnx': '§' } }, 'expected base64'],
       [{ parameters: { 'file:1/model.onnx': 'AA==' } }, '"file:" needs "config"'],
       [{ parameters: { speed: 'high' } }, 'parameters["speed"] is not known'],
+      [
+        { parameters: { config: '{"customOpLibraries": ["/tmp/x.so"]}' } },
+        'customOpLibraries cannot be given in a load call',
+      ],
+      [{ parameters: { config: '{"file": "../../x.onnx"}' } }, 'is no name of a file'],
     ] as const) {
       const answer = await call('/v2/repository/models/late/load', body);
       expect(answer.status).toBe(400);
@@ -158,7 +163,9 @@ describe('who may control', () => {
     await serve();
     const url = '/v2/repository/index';
     expect((await call(url, {}, { origin: 'https://example.com' })).status).toBe(403);
+    expect((await call(url, {}, { origin: 'http://localhost.example.com' })).status).toBe(403);
     expect((await call(url, {}, { origin: 'http://localhost:5173' })).status).toBe(200);
+    expect(() => createServer(engine, { adminToken: '' })).toThrow('expected a token, got none');
   });
 });
 
@@ -289,6 +296,16 @@ describe('the hot route', () => {
     expect(answers[0]).toEqual(answers[1]);
     expect((answers[0]![0] as unknown[])[0]).toBe(200);
     expect((answers[0]![5] as unknown[])[0]).toBe(400);
+  });
+
+  it('says which model answered, where two take the same request', async () => {
+    await engine.load('other', identity(FLOAT, ['n', 2]));
+    await serve();
+    for (const name of ['echo', 'other', 'echo']) {
+      const { headers, body } = await binary(name, { header: header(), data });
+      const length = Number(headers['inference-header-content-length']);
+      expect(JSON.parse(body.toString('utf8', 0, length))).toMatchObject({ model_name: name });
+    }
   });
 
   it('leaves requests to Fastify where a hook wants them', async () => {

@@ -39,9 +39,7 @@ export function parseOverride(text: string, model: string): ModelConfig {
 
 /** No file: everything is derived from the model. */
 export function derivedConfig(): ModelConfig {
-  const config = emptyConfig();
-  config.options.batching = 'auto';
-  return config;
+  return emptyConfig();
 }
 
 /**

@@ -163,6 +163,9 @@ export function parseModelJson(text: string, file: string): ModelConfig {
   const config = emptyConfig();
   config.options = options;
   if (targetP99Ms !== undefined) {
+    if (options.batching === false) {
+      throw new InvalidInputError(`${file}: targetP99Ms needs batching, which is false`);
+    }
     const own = typeof options.batching === 'object' ? options.batching : {};
     config.options.batching = { ...own, targetP99Ms };
   }

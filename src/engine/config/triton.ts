@@ -197,7 +197,11 @@ class Reader {
     const all = fields.message('all');
     if (all) this.config.versions = 'all';
     if (specific) this.config.versions = { specific: specific.wholes('versions') };
-    if (latest) this.config.versions = { latest: latest.whole('num_versions') ?? 1 };
+    if (latest) {
+      const count = latest.whole('num_versions') ?? 1;
+      if (count < 1) latest.fail('num_versions', '1 or more', count);
+      this.config.versions = { latest: count };
+    }
     this.#done(fields, latest, specific, all);
   }
 
