@@ -3,7 +3,7 @@ import { ClosedError, InvalidInputError } from '../errors.js';
 import { native } from '../native.js';
 import type { Tensor } from '../tensor.js';
 import type { EngineStats, ModelOptions, WarmUpSample } from '../types.js';
-import { checkDeclared } from './config/read.js';
+import { checkDeclared } from './config/declared.js';
 import { emptyConfig, type ModelConfig } from './config/model-config.js';
 import { loadModel } from './load.js';
 import type { Inputs, Model } from './model.js';

@@ -6,8 +6,13 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
 import type { ModelOptions, WarmUpSample } from '../types.js';
-import { CONFIG_FILES, derivedConfig, parseConfig, parseOverride } from './config/read.js';
-import type { ModelConfig, VersionPolicy, WarmUpConfig } from './config/model-config.js';
+import {
+  CONFIG_FILES,
+  emptyConfig,
+  type ModelConfig,
+  type VersionPolicy,
+  type WarmUpConfig,
+} from './config/model-config.js';
 import type { Engine, Servable } from './engine.js';
 
 /** When models are loaded and unloaded. */
@@ -301,6 +306,8 @@ export class Repository {
   }
 
   async #readConfig(name: string): Promise<{ config: ModelConfig; text: string }> {
+    // Loaded here: a program that only embeds the engine does not pay for a schema library.
+    const { parseConfig, parseOverride } = await import('./config/read.js');
     const override = this.#overrides.get(name);
     if (override?.config !== undefined) {
       return { config: parseOverride(override.config, name), text: override.config };
@@ -313,7 +320,7 @@ export class Repository {
         : await readFile(full, 'utf8').catch(ifMissing(undefined));
       if (text !== undefined) return { config: parseConfig(text, full, name), text };
     }
-    return { config: derivedConfig(), text: '' };
+    return { config: emptyConfig(), text: '' };
   }
 
   /** The versions that are there, with what they are made of. */

@@ -2,6 +2,9 @@
 import type { DType } from '../../tensor.js';
 import type { ModelOptions, WarmUpSample } from '../../types.js';
 
+/** Names of configuration files in a model's folder, the first that is there counts. */
+export const CONFIG_FILES = ['model.json', 'config.pbtxt'] as const;
+
 /** Which of the versions that are there are served. */
 export type VersionPolicy = 'all' | { latest: number } | { specific: number[] };
 
