@@ -55,7 +55,15 @@ function nativeSample(
         );
       }
       bytes.set(own);
-    } else if (data === 'random' && input.dtype !== 'string') fill(input.dtype, bytes, count);
+    } else if (data === 'random' && input.dtype !== 'string') {
+      // Two rows, and these again and again: numbers made one by one hold up the event loop.
+      const part = Math.min(count, (count / Math.max(1, dims[0] ?? 1)) * 2);
+      fill(input.dtype, bytes, part);
+      const made = part * bytesPerElement(input.dtype);
+      for (let at = made; at < bytes.length && made > 0; at += made) {
+        bytes.copyWithin(at, 0, Math.min(made, bytes.length - at));
+      }
+    }
     return { input: index, dtype: dtypeCodes[input.dtype], dims, bytes };
   });
 }
