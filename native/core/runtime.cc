@@ -67,10 +67,10 @@ Runtime* Runtime::Current() { return the_runtime.load(); }
 
 namespace {
 
-// Weights go through malloc. glibc raises the size from which it maps memory apart to the largest that was
-// ever freed, up to 32 MB; what is below lies in the heap of whichever thread loaded it, between things
-// that stay. 200 loads and unloads of a 25 MB model: RSS grew by 55 MB in steps, with this it is flat
-// (npm run soak:cycles).
+// Weights go through malloc. glibc raises the size from which it maps memory apart to the largest that
+// was ever freed, up to 32 MB; what is below lies in the heap of whichever thread loaded it, between
+// things that stay. 200 loads and unloads of a 25 MB model: RSS grew by 55 MB in steps, with this it is
+// flat (npm run soak:cycles).
 void ReturnLargeMemory() {
 #if defined(__GLIBC__)
   if (!std::getenv("MALLOC_MMAP_THRESHOLD_")) mallopt(M_MMAP_THRESHOLD, 1 << 20);

@@ -77,11 +77,13 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
       return server;
     },
   });
-  void app.register(compress, {
-    encodings: ['gzip', 'deflate'],
-    requestEncodings: ['gzip', 'deflate'],
-    customTypes: /^application\/(json|octet-stream)/,
-  });
+  void app.register(
+    quietly(hot, compress, {
+      encodings: ['gzip', 'deflate'],
+      requestEncodings: ['gzip', 'deflate'],
+      customTypes: /^application\/(json|octet-stream)/,
+    }),
+  );
 
   // Clients send infer requests as JSON, as octet-stream, as form data (curl -d) or as nothing at all.
   app.removeAllContentTypeParsers();
@@ -127,7 +129,30 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     done();
   });
   yieldToHooks(app, hot);
+  app.decorate('hotRequests', { getter: () => hot.answered });
   return app;
+}
+
+/**
+ * The compression plugin gives each route hooks; the hot route leaves what wants compression to it by
+ * itself.
+ */
+function quietly<Options extends object>(
+  hot: HotRoute,
+  plugin: (app: FastifyInstance, options: Options, done: (error?: Error) => void) => void,
+  options: Options,
+): (app: FastifyInstance, _options: object, done: (error?: Error) => void) => void {
+  const register = (
+    app: FastifyInstance,
+    _options: object,
+    done: (error?: Error) => void,
+  ): void => {
+    const { enabled } = hot;
+    plugin(app, options, done);
+    hot.enabled = enabled;
+  };
+  // As fastify-plugin has it: no scope of its own.
+  return Object.assign(register, { [Symbol.for('skip-override')]: true });
 }
 
 /** Hooks and error handlers added from here on want to see every request. */

@@ -291,6 +291,8 @@ describe('the hot route', () => {
       const missing = await binary('nope', { header: header(), data });
       list.push([missing.status, missing.body.toString()]);
       answers.push(list);
+      // What is asked for as usual does not take the router's path, and with the router nothing else.
+      expect((app as unknown as { hotRequests: number }).hotRequests).toBe(hotRoute ? 10 : 0);
       if (hotRoute) await app.close();
     }
     expect(answers[0]).toEqual(answers[1]);
