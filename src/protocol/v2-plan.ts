@@ -42,12 +42,18 @@ export function planOf(json: unknown, request: InferRequest): InferPlan | undefi
 }
 
 /** The inputs of another request by the plan; their data is raw bytes. */
-export function plannedInputs(plan: InferPlan, binary: Buffer): Record<string, Tensor> {
+export function plannedInputs(plan: InferPlan, binary: Uint8Array): Record<string, Tensor> {
   const inputs: Record<string, Tensor> = {};
   for (const { name, dtype, shape, start, end } of plan.inputs) {
     inputs[name] = { dtype, shape, data: binary.subarray(start, end) };
   }
   return inputs;
+}
+
+/** A response's JSON, and the tensors behind it. */
+export interface PlannedResponse {
+  readonly head: Buffer;
+  readonly binary: readonly Uint8Array[];
 }
 
 function sameShapes(a: readonly (readonly number[])[], values: readonly Tensor[]): boolean {
@@ -60,7 +66,7 @@ function sameShapes(a: readonly (readonly number[])[], values: readonly Tensor[]
 }
 
 /**
- * The whole response to a planned request, when its outputs are all binary; undefined otherwise.
+ * The whole response to a planned request.
  *
  * @param owner the model that answers: another one's head is not its own
  * @param encode makes the JSON for the outputs
@@ -70,7 +76,7 @@ export function plannedResponse(
   owner: object,
   values: Readonly<Record<string, Tensor>>,
   encode: () => { json: string; binary: Uint8Array[] },
-): { head: Buffer; binary: readonly Uint8Array[] } {
+): PlannedResponse {
   const tensors = plan.request.outputs
     ? plan.request.outputs.map(({ name }) => values[name]!)
     : Object.values(values);

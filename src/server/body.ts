@@ -4,6 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { allocate } from '../engine/runtime.js';
 import { InvalidInputError } from '../errors.js';
 import { HttpError } from './errors.js';
+import { HEADER_LENGTH } from './request-head.js';
 
 /** A body as the codec wants it. */
 export interface InferBody {
@@ -13,12 +14,11 @@ export interface InferBody {
   binary: Uint8Array;
 }
 
-export const HEADER_LENGTH = 'inference-header-content-length';
-
 /** Tensors of so many bytes are worth a lease: run() then takes them as they are. */
 const LEASE_FROM_BYTES = 16 * 1024;
 
-function parseJson(bytes: Uint8Array): unknown {
+/** @throws InvalidInputError */
+export function parseJson(bytes: Uint8Array): unknown {
   try {
     return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8'));
   } catch (cause) {

@@ -5,7 +5,6 @@ import {
   type ServerResponse,
 } from 'node:http';
 import { createRequire } from 'node:module';
-import type { Socket } from 'node:net';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
 import type { Engine } from '../engine/engine.js';
@@ -14,8 +13,10 @@ import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
 import { addControlRoutes, type ControlOptions } from './control.js';
 import { answerFor } from './errors.js';
+import { HotInfer } from './hot-infer.js';
 import { HotRoute } from './hot-route.js';
 import { addModelRoutes } from './models.js';
+import { Wire } from './wire.js';
 
 const require = createRequire(import.meta.url);
 
@@ -25,8 +26,9 @@ export interface ServerOptions extends ControlOptions {
   /** Limit on a request's body, in bytes, after decompression. Default 64 MiB. */
   bodyLimitBytes?: number;
   /**
-   * Answer small binary infer requests ahead of Fastify's router, while no hook, logger or error handler
-   * was added that Fastify would call. Default true.
+   * Answer binary infer requests ahead of Fastify's router, and of Node's HTTP layer where a connection
+   * brings nothing else, while no hook, logger or error handler was added that Fastify would call.
+   * Default true.
    */
   hotRoute?: boolean;
 }
@@ -58,7 +60,9 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   const compress = require('@fastify/compress') as typeof compressPlugin;
   const bodyLimit = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
   const arrivals = new Arrivals();
-  const hot = new HotRoute(engine, arrivals, bodyLimit);
+  const hot = new HotInfer(engine);
+  const route = new HotRoute(hot, arrivals, bodyLimit);
+  let wire: Wire | undefined;
   if (options.adminToken === '')
     throw new InvalidInputError('adminToken: expected a token, got none');
   hot.enabled = (options.hotRoute ?? true) && !options.logger;
@@ -69,11 +73,12 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     routerOptions: { maxParamLength: 512 },
     serverFactory: (handler) => {
       const server = createHttpServer((request: IncomingMessage, response: ServerResponse) => {
-        if (!hot.take(request, response)) handler(request, response);
+        if (!route.take(request, response)) handler(request, response);
       });
       // What Fastify sets on a server of its own making.
       server.keepAliveTimeout = 72_000;
       server.requestTimeout = 0;
+      wire = new Wire(server, hot, arrivals, bodyLimit);
       return server;
     },
   });
@@ -91,9 +96,9 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     readInferBody(request, payload, bodyLimit),
   );
 
-  closeUnusedConnections(app);
   app.addHook('preClose', (done) => {
     hot.enabled = false; // Fastify tells clients that it closes
+    wire?.close();
     done();
   });
 
@@ -138,7 +143,7 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
  * itself.
  */
 function quietly<Options extends object>(
-  hot: HotRoute,
+  hot: HotInfer,
   plugin: (app: FastifyInstance, options: Options, done: (error?: Error) => void) => void,
   options: Options,
 ): (app: FastifyInstance, _options: object, done: (error?: Error) => void) => void {
@@ -156,7 +161,7 @@ function quietly<Options extends object>(
 }
 
 /** Hooks and error handlers added from here on want to see every request. */
-function yieldToHooks(app: FastifyInstance, hot: HotRoute): void {
+function yieldToHooks(app: FastifyInstance, hot: HotInfer): void {
   for (const [method, concerns] of [
     ['addHook', (name: unknown) => REQUEST_HOOKS.has(name as string)],
     ['setErrorHandler', () => true],
@@ -170,23 +175,6 @@ function yieldToHooks(app: FastifyInstance, hot: HotRoute): void {
       },
     });
   }
-}
-
-/**
- * Node's close() ends idle connections, but not those that clients opened in advance and never used:
- * they would hold it for a minute.
- */
-function closeUnusedConnections(app: FastifyInstance): void {
-  const unused = new Set<Socket>();
-  app.server.on('connection', (socket: Socket) => {
-    unused.add(socket);
-    socket.once('close', () => unused.delete(socket));
-  });
-  app.server.on('request', (request: IncomingMessage) => unused.delete(request.socket));
-  app.addHook('preClose', (done) => {
-    for (const socket of unused) socket.destroy();
-    done();
-  });
 }
 
 /** The route that a path would match, for telling "no such path" from "not this verb". */

@@ -1,0 +1,80 @@
+// The head of a binary infer request, read strictly (RFC 9112): what is not plainly one is not taken.
+//
+// Node's own parser is there for the rest, so nothing here has to be lenient: no folded lines, no bare
+// line feeds, no repeated lengths, no codings. Two parsers that disagree about where a request ends are
+// how requests are smuggled; this one only ever takes requests about which there is nothing to disagree.
+
+/** Names the length of the JSON part in front of the tensors. */
+export const HEADER_LENGTH = 'inference-header-content-length';
+
+export interface RequestHead {
+  /** The path with the query, as it came. */
+  readonly url: string;
+  /** Bytes of the JSON part, at least 1. */
+  readonly jsonBytes: number;
+  /** Bytes of the body, no fewer. */
+  readonly bytes: number;
+  /** Whether the client wants to go on with this connection. */
+  readonly keepAlive: boolean;
+}
+
+const requestLine = /^POST (\/[\x21-\x7e]*) HTTP\/1\.1$/;
+const headerLine = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e]*?)[ \t]*$/;
+const digits = /^[0-9]{1,15}$/;
+
+/** Headers that want something of the server, or of the answer, that only Fastify's path gives. */
+const NOT_HERE = new Set([
+  'accept-encoding',
+  'content-encoding',
+  'expect',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+]);
+
+/**
+ * Reads a head, without the empty line behind it. Undefined where it is anything but a whole and plain
+ * POST with both lengths.
+ */
+export function readRequestHead(text: string): RequestHead | undefined {
+  const lines = text.split('\r\n');
+  const url = requestLine.exec(lines[0]!)?.[1];
+  if (url === undefined) return undefined;
+  let host = false;
+  let keepAlive: boolean | undefined;
+  let bytes: number | undefined;
+  let jsonBytes: number | undefined;
+  for (let i = 1; i < lines.length; i++) {
+    const match = headerLine.exec(lines[i]!);
+    if (!match) return undefined;
+    const name = match[1]!.toLowerCase();
+    const value = match[2]!;
+    if (NOT_HERE.has(name)) return undefined;
+    switch (name) {
+      case 'host':
+        if (host || value === '') return undefined;
+        host = true;
+        break;
+      case 'connection': {
+        const wish = value.toLowerCase();
+        if (keepAlive !== undefined || (wish !== 'keep-alive' && wish !== 'close'))
+          return undefined;
+        keepAlive = wish === 'keep-alive';
+        break;
+      }
+      case 'content-length':
+        if (bytes !== undefined || !digits.test(value)) return undefined;
+        bytes = Number(value);
+        break;
+      case HEADER_LENGTH:
+        if (jsonBytes !== undefined || !digits.test(value)) return undefined;
+        jsonBytes = Number(value);
+        break;
+      default:
+    }
+  }
+  if (!host || bytes === undefined || jsonBytes === undefined) return undefined;
+  if (jsonBytes === 0 || jsonBytes > bytes) return undefined;
+  return { url, jsonBytes, bytes, keepAlive: keepAlive ?? true };
+}

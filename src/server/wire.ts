@@ -1,0 +1,417 @@
+// The wire: connections on which only binary infer requests come, without Node's HTTP layer in between.
+//
+// For a request of 4 kB that layer (parser, IncomingMessage, ServerResponse, writev) costs three times
+// what the rest of the path does: 75 us of 95 (bench/http.ts, one processor). So a connection starts here,
+// and each request's head is read strictly (request-head.ts). At the first that is anything else, Node's
+// HTTP server gets the connection, with every byte that was not answered yet, and keeps it.
+import diagnostics from 'node:diagnostics_channel';
+import { Server as HttpServer, STATUS_CODES } from 'node:http';
+import { Socket, type Server } from 'node:net';
+import { allocate } from '../engine/runtime.js';
+import type { PlannedResponse } from '../protocol/v2-plan.js';
+import type { Arrivals } from './arrivals.js';
+import { answerFor } from './errors.js';
+import { cancel, type HotInfer, type Reply, type Running, type Target } from './hot-infer.js';
+import { HEADER_LENGTH, readRequestHead, type RequestHead } from './request-head.js';
+
+/** Node's default for all headers together. */
+const MAX_HEAD_BYTES = 16 * 1024;
+/** As many heads are remembered; clients send the same ones over and over. */
+const MAX_HEADS = 256;
+const MAX_KEPT_HEAD_BYTES = 1024;
+/** Tensors of so many bytes are worth a lease: the run then takes them as they are. */
+const LEASE_FROM_BYTES = 16 * 1024;
+/** Longer answers go to the socket piece by piece instead of being joined first. */
+const JOIN_UP_TO_BYTES = 64 * 1024;
+const SWEEP_MS = 5000;
+
+const END_OF_HEAD = Buffer.from('\r\n\r\n');
+
+/** A head, and what it asks for. */
+interface Wanted {
+  readonly head: RequestHead;
+  readonly target: Target;
+}
+
+type ConnectionListener = (this: Server, socket: Socket) => void;
+
+/** Tools that trace requests patch Node's HTTP server or subscribe to it; they shall see every one. */
+function isTraced(): boolean {
+  return (
+    Object.hasOwn(HttpServer.prototype, 'emit') ||
+    diagnostics.hasSubscribers('http.server.request.start')
+  );
+}
+
+let dateText = '';
+
+/** The Date header's value, renewed every second. */
+function date(): string {
+  if (dateText === '') {
+    const now = new Date();
+    dateText = now.toUTCString();
+    setTimeout(() => (dateText = ''), 1000 - now.getMilliseconds()).unref();
+  }
+  return dateText;
+}
+
+/** A request's body on its way in. */
+class Body {
+  readonly json: Buffer;
+  readonly binary: Uint8Array;
+  #filled = 0;
+
+  /** @throws OverloadError when the arena is full */
+  constructor({ jsonBytes, bytes }: RequestHead) {
+    this.json = Buffer.allocUnsafe(jsonBytes);
+    const rest = bytes - jsonBytes;
+    this.binary =
+      rest >= LEASE_FROM_BYTES
+        ? (allocate('uint8', [rest]).data as Uint8Array)
+        : Buffer.allocUnsafe(rest);
+  }
+
+  get missing(): number {
+    return this.json.length + this.binary.length - this.#filled;
+  }
+
+  /** Takes what is missing at most; how much that was. */
+  add(chunk: Buffer): number {
+    const taken = Math.min(chunk.length, this.missing);
+    const inJson = Math.min(taken, Math.max(0, this.json.length - this.#filled));
+    if (inJson > 0) chunk.copy(this.json, this.#filled, 0, inJson);
+    if (taken > inJson) {
+      const part = inJson === 0 && taken === chunk.length ? chunk : chunk.subarray(inJson, taken);
+      this.binary.set(part, this.#filled + inJson - this.json.length);
+    }
+    this.#filled += taken;
+    return taken;
+  }
+}
+
+/** One connection, with one request at a time: what comes behind it waits. */
+class Connection implements Reply {
+  /** When the last request began, or the connection. */
+  since: number;
+  readonly #wire: Wire;
+  readonly #socket: Socket;
+  #wanted: Wanted | undefined;
+  #body: Body | undefined;
+  #busy = false;
+  #running: Running | undefined;
+  /** Came while a request was being answered. */
+  #behind: Buffer | undefined;
+
+  constructor(wire: Wire, socket: Socket) {
+    this.#wire = wire;
+    this.#socket = socket;
+    this.since = wire.now;
+    socket.on('data', this.#onData);
+    socket.on('end', this.end); // as Node's: who ends before the answer has gone away
+    socket.on('close', this.#onClose);
+    socket.on('error', ignore);
+  }
+
+  /** Whether it waits for a request to begin. */
+  get idle(): boolean {
+    return !this.#busy && !this.receiving;
+  }
+
+  /** Whether it waits for the rest of one. */
+  get receiving(): boolean {
+    return this.#body !== undefined;
+  }
+
+  /** Sends what is written, and no more. */
+  readonly end = (): void => {
+    this.#socket.off('data', this.#onData);
+    this.#socket.resume(); // what comes still is nobody's
+    this.#socket.destroySoon();
+  };
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#busy) {
+      this.#behind = this.#behind ? Buffer.concat([this.#behind, chunk]) : chunk;
+      this.#socket.pause();
+    } else if (this.#body) {
+      this.#fill(this.#body, chunk);
+    } else {
+      this.#begin(chunk);
+    }
+  };
+
+  #begin(chunk: Buffer): void {
+    this.since = this.#wire.now;
+    const headBytes = chunk.indexOf(END_OF_HEAD);
+    const wanted =
+      headBytes > 0 ? this.#wire.want(chunk.toString('latin1', 0, headBytes)) : undefined;
+    if (!wanted) {
+      this.#handOver(chunk);
+      return;
+    }
+    const { jsonBytes, bytes } = wanted.head;
+    const start = headBytes + END_OF_HEAD.length;
+    const end = start + bytes;
+    if (end > chunk.length) {
+      let body: Body;
+      try {
+        body = new Body(wanted.head);
+      } catch {
+        this.#handOver(chunk); // to be told what is wrong as everybody is
+        return;
+      }
+      this.#wanted = wanted;
+      this.#body = body;
+      body.add(chunk.subarray(start));
+      return;
+    }
+    this.#wanted = wanted;
+    if (end < chunk.length) this.#behind = chunk.subarray(end);
+    this.#start(chunk.subarray(start, start + jsonBytes), chunk.subarray(start + jsonBytes, end));
+  }
+
+  #fill(body: Body, chunk: Buffer): void {
+    const taken = body.add(chunk);
+    if (body.missing > 0) return;
+    this.#body = undefined;
+    if (taken < chunk.length) this.#behind = chunk.subarray(taken);
+    this.#start(body.json, body.binary);
+  }
+
+  #start(json: Buffer, binary: Uint8Array): void {
+    this.#busy = true;
+    const running = this.#wire.start(this.#wanted!.target, json, binary, this);
+    // Unless it is over by now, and with it the request.
+    if (this.#busy) this.#running = running;
+  }
+
+  answer({ head, binary }: PlannedResponse): void {
+    if (this.#isGone()) return;
+    let bytes = head.length;
+    for (const part of binary) bytes += part.length;
+    const tensors =
+      binary.length > 0
+        ? `application/octet-stream\r\n${HEADER_LENGTH}: ${head.length}`
+        : 'application/json; charset=utf-8';
+    const status = `HTTP/1.1 200 OK\r\ncontent-type: ${tensors}${this.#commonHeaders(bytes)}`;
+    const socket = this.#socket;
+    if (bytes <= JOIN_UP_TO_BYTES) {
+      const whole = Buffer.allocUnsafe(status.length + bytes);
+      let at = whole.write(status, 'latin1');
+      at += head.copy(whole, at);
+      for (const part of binary) {
+        whole.set(part, at);
+        at += part.length;
+      }
+      socket.write(whole);
+    } else {
+      socket.cork();
+      socket.write(status, 'latin1');
+      socket.write(head);
+      for (const part of binary) socket.write(part);
+      socket.uncork();
+    }
+    this.#next();
+  }
+
+  fail(error: unknown): void {
+    if (this.#isGone()) return;
+    const { status, message } = answerFor(error);
+    const body = JSON.stringify({ error: message });
+    this.#socket.write(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8` +
+        this.#commonHeaders(Buffer.byteLength(body)) +
+        body,
+    );
+    this.#next();
+  }
+
+  #isGone(): boolean {
+    this.#running = undefined;
+    return this.#socket.destroyed;
+  }
+
+  #commonHeaders(bytes: number): string {
+    return `\r\ncontent-length: ${bytes}\r\nDate: ${date()}\r\n${this.#stays() ? this.#wire.keepAlive() : 'Connection: close\r\n\r\n'}`;
+  }
+
+  #stays(): boolean {
+    return this.#wanted!.head.keepAlive && !this.#wire.closing;
+  }
+
+  /** A request was answered: what of the next? */
+  #next(): void {
+    const stays = this.#stays();
+    const socket = this.#socket;
+    this.#wanted = undefined;
+    if (!stays) {
+      this.#busy = false;
+      this.end();
+    } else if (socket.writableNeedDrain) {
+      socket.once('drain', this.#goOn); // the client shall read before it asks for more
+    } else if (this.#behind) {
+      setImmediate(this.#goOn);
+    } else {
+      this.#busy = false;
+    }
+  }
+
+  readonly #goOn = (): void => {
+    this.#busy = false;
+    const behind = this.#behind;
+    this.#behind = undefined;
+    if (this.#socket.destroyed) return;
+    // First, so that a connection that is handed over is not paused.
+    if (behind) {
+      this.#socket.resume();
+      this.#begin(behind);
+    }
+  };
+
+  /** Node's HTTP server takes it from here. */
+  #handOver(bytes: Buffer): void {
+    const socket = this.#socket;
+    socket.pause();
+    socket.off('data', this.#onData);
+    socket.off('end', this.end);
+    socket.off('close', this.#onClose);
+    socket.off('error', ignore);
+    socket.unshift(bytes);
+    this.#wire.handOver(this, socket);
+    socket.resume();
+  }
+
+  readonly #onClose = (): void => {
+    this.#wire.forget(this);
+    if (this.#running) cancel(this.#running);
+  };
+}
+
+function ignore(): void {
+  // The socket closes after an error, and that is all there is to know.
+}
+
+export class Wire {
+  /** Ends connections after their next answer. */
+  closing = false;
+  readonly #infer: HotInfer;
+  readonly #arrivals: Arrivals;
+  readonly #maxBodyBytes: number;
+  readonly #server: HttpServer;
+  readonly #requestListeners: number;
+  readonly #toHttp: ConnectionListener;
+  readonly #heads = new Map<string, Wanted>();
+  readonly #connections = new Set<Connection>();
+  /** Handed over, but no request has come of it yet. */
+  readonly #unused = new Set<Socket>();
+  #sweeping: NodeJS.Timeout | undefined;
+  #now = 0;
+  #keepAlive = '';
+  #keepAliveTimeout = -1;
+
+  /**
+   * Goes in front of an HTTP server.
+   *
+   * @param server fresh from createServer(): its own connection listener is the only one
+   */
+  constructor(server: HttpServer, infer: HotInfer, arrivals: Arrivals, bodyLimitBytes: number) {
+    this.#server = server;
+    this.#infer = infer;
+    this.#arrivals = arrivals;
+    this.#maxBodyBytes = bodyLimitBytes;
+    this.#toHttp = server.listeners('connection')[0] as ConnectionListener;
+    server.removeAllListeners('connection');
+    server.on('connection', (socket: Socket) => {
+      // Programs may emit connections of their own making.
+      if (!(socket instanceof Socket)) this.#toHttp.call(server, socket);
+      else this.#take(socket);
+    });
+    server.on('request', (request) => this.#unused.delete(request.socket));
+    this.#requestListeners = server.listenerCount('request');
+  }
+
+  /** Sweeps so far: a clock that costs nothing to read. */
+  get now(): number {
+    return this.#now;
+  }
+
+  /** The headers that let a connection live on, and the end of the head. */
+  keepAlive(): string {
+    const { keepAliveTimeout } = this.#server;
+    if (keepAliveTimeout !== this.#keepAliveTimeout) {
+      this.#keepAliveTimeout = keepAliveTimeout;
+      const hint = `Keep-Alive: timeout=${Math.floor(keepAliveTimeout / 1000)}\r\n`;
+      this.#keepAlive = `Connection: keep-alive\r\n${keepAliveTimeout > 0 ? hint : ''}\r\n`;
+    }
+    return this.#keepAlive;
+  }
+
+  /**
+   * Ends what waits for a request. Node's close() would wait a minute for connections that clients opened
+   * in advance and never used.
+   */
+  close(): void {
+    this.closing = true;
+    for (const connection of this.#connections) if (connection.idle) connection.end();
+    for (const socket of this.#unused) socket.destroy();
+  }
+
+  #take(socket: Socket): void {
+    const isSeenByOthers = this.#server.listenerCount('request') > this.#requestListeners;
+    if (!this.#infer.enabled || isSeenByOthers || isTraced()) {
+      this.#give(socket);
+      return;
+    }
+    this.#connections.add(new Connection(this, socket));
+    this.#sweeping ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
+  }
+
+  /** What a head asks for; undefined when that is not for here. */
+  want(text: string): Wanted | undefined {
+    if (!this.#infer.enabled || text.length > MAX_HEAD_BYTES) return undefined;
+    let wanted = this.#heads.get(text);
+    if (!wanted) {
+      const head = readRequestHead(text);
+      const target = head && head.bytes <= this.#maxBodyBytes && this.#infer.target(head.url);
+      if (!target) return undefined;
+      wanted = { head, target };
+      if (text.length <= MAX_KEPT_HEAD_BYTES) {
+        if (this.#heads.size >= MAX_HEADS) this.#heads.clear();
+        this.#heads.set(text, wanted);
+      }
+    }
+    return this.#infer.serves(wanted.target) ? wanted : undefined;
+  }
+
+  start(target: Target, json: Buffer, binary: Uint8Array, reply: Reply): Running | undefined {
+    return this.#infer.start(target, json, binary, this.#arrivals.count(), reply);
+  }
+
+  handOver(connection: Connection, socket: Socket): void {
+    this.forget(connection);
+    this.#give(socket);
+  }
+
+  #give(socket: Socket): void {
+    this.#unused.add(socket);
+    socket.once('close', () => this.#unused.delete(socket));
+    this.#toHttp.call(this.#server, socket);
+  }
+
+  forget(connection: Connection): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size > 0) return;
+    clearInterval(this.#sweeping);
+    this.#sweeping = undefined;
+  }
+
+  /** Connections that nobody uses end as Node's would. */
+  #sweep(): void {
+    this.#now++;
+    const { keepAliveTimeout, requestTimeout } = this.#server;
+    for (const connection of this.#connections) {
+      const limit = connection.idle ? keepAliveTimeout : connection.receiving ? requestTimeout : 0;
+      if (limit > 0 && (this.#now - connection.since) * SWEEP_MS > limit) connection.end();
+    }
+  }
+}

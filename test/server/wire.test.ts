@@ -1,0 +1,416 @@
+// Connections below HTTP: whatever bytes come, in whatever pieces, a client sees what it would see of
+// Node's HTTP server and Fastify.
+import { once } from 'node:events';
+import net from 'node:net';
+import type { AddressInfo } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { createEngine, createServer, type Engine } from 'tercel';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { identity, slow } from '../support/models.js';
+
+const FLOAT = 1;
+const INFER = '/v2/models/echo/infer';
+let engine: Engine;
+const apps: FastifyInstance[] = [];
+
+beforeAll(async () => {
+  engine = createEngine();
+  await engine.load('echo', identity(FLOAT, ['n', 2]), {
+    batching: { maxBatch: 4 },
+    inline: 'never',
+  });
+  await engine.load('slow', slow(), { lanes: 1 });
+});
+afterAll(() => engine.close());
+afterEach(async () => {
+  await Promise.all(apps.splice(0).map((app) => app.close()));
+});
+
+type App = FastifyInstance & { hotRequests: number };
+
+async function serve(options: Parameters<typeof createServer>[1] = {}): Promise<App> {
+  const app = createServer(engine, options);
+  apps.push(app);
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  return app as App;
+}
+
+async function connect(app: FastifyInstance): Promise<net.Socket> {
+  const socket = net.connect({
+    host: '127.0.0.1',
+    port: (app.server.address() as AddressInfo).port,
+  });
+  await once(socket, 'connect');
+  socket.setNoDelay(true);
+  return socket;
+}
+
+interface Request {
+  url?: string;
+  rows?: number;
+  value?: number;
+  headers?: string[];
+  lead?: string;
+}
+
+/** An infer request on echo, in bytes. */
+function request({ url = INFER, rows = 1, value = 3, headers = [], lead }: Request = {}): Buffer {
+  const data = Buffer.from(new Float32Array(rows * 2).fill(value).buffer);
+  const json = JSON.stringify({
+    inputs: [
+      {
+        name: 'x',
+        shape: [rows, 2],
+        datatype: 'FP32',
+        parameters: { binary_data_size: data.length },
+      },
+    ],
+    parameters: { binary_data_output: true },
+  });
+  const head = [
+    lead ?? `POST ${url} HTTP/1.1`,
+    'Host: localhost',
+    `Inference-Header-Content-Length: ${json.length}`,
+    `Content-Length: ${json.length + data.length}`,
+    ...headers,
+  ];
+  return Buffer.concat([Buffer.from(`${head.join('\r\n')}\r\n\r\n${json}`, 'latin1'), data]);
+}
+
+const closing = { headers: ['Connection: close'] };
+
+interface Answer {
+  status: number;
+  headers: Record<string, string>;
+  body: Buffer;
+}
+
+/** Takes answers off what a connection brought. */
+function parse(bytes: Buffer): { answers: Answer[]; rest: Buffer } {
+  const answers: Answer[] = [];
+  for (;;) {
+    const end = bytes.indexOf('\r\n\r\n');
+    if (end < 0) return { answers, rest: bytes };
+    const [line, ...lines] = bytes.toString('latin1', 0, end).split('\r\n');
+    const headers = Object.fromEntries(
+      lines.map((text) => [
+        text.slice(0, text.indexOf(':')).toLowerCase(),
+        text.slice(text.indexOf(':') + 1).trim(),
+      ]),
+    );
+    const status = Number(line!.split(' ')[1]);
+    // Node's own refusals are chunked, and empty.
+    const open = headers['transfer-encoding'] ? '0\r\n\r\n'.length : 0;
+    const length = Number(headers['content-length'] ?? open);
+    if (bytes.length < end + 4 + length) return { answers, rest: bytes };
+    answers.push({ status, headers, body: bytes.subarray(end + 4, end + 4 + length) });
+    bytes = bytes.subarray(end + 4 + length);
+  }
+}
+
+/** All that comes until the server ends the connection. */
+async function all(socket: net.Socket): Promise<Answer[]> {
+  const chunks: Buffer[] = [];
+  socket.on('data', (chunk) => chunks.push(chunk)).resume();
+  socket.on('error', () => {});
+  if (!socket.closed) await once(socket, 'close');
+  const { answers, rest } = parse(Buffer.concat(chunks));
+  expect(rest.length).toBe(0);
+  return answers;
+}
+
+/** The next so many answers. */
+async function next(socket: net.Socket, count: number): Promise<Answer[]> {
+  let bytes = Buffer.alloc(0);
+  for await (const [chunk] of onData(socket)) {
+    bytes = Buffer.concat([bytes, chunk]);
+    const { answers } = parse(bytes);
+    if (answers.length >= count) return answers;
+  }
+  throw new Error('the connection ended');
+}
+
+async function* onData(socket: net.Socket): AsyncGenerator<[Buffer]> {
+  for (;;) yield (await once(socket, 'data')) as [Buffer];
+}
+
+/** The first float of an answer's tensor. */
+function first({ headers, body }: Answer): number {
+  return body.readFloatLE(Number(headers['inference-header-content-length']));
+}
+
+describe('the wire', () => {
+  it('answers request after request on one connection', async () => {
+    const app = await serve();
+    const socket = await connect(app);
+    for (let i = 0; i < 20; i++) {
+      socket.write(request({ value: i }));
+      const [answer] = await next(socket, 1);
+      expect(answer!.status).toBe(200);
+      expect(first(answer!)).toBe(i);
+      expect(answer!.headers).toMatchObject({
+        'content-type': 'application/octet-stream',
+        connection: 'keep-alive',
+        'keep-alive': 'timeout=72',
+      });
+      expect(Math.abs(Date.parse(answer!.headers['date']!) - Date.now())).toBeLessThan(3000);
+    }
+    socket.destroy();
+    expect(app.hotRequests).toBe(20);
+  });
+
+  it('takes bodies in pieces, cut anywhere behind the head', async () => {
+    const app = await serve();
+    const bytes = request({ rows: 3, value: 7 });
+    const head = bytes.indexOf('\r\n\r\n') + 4;
+    const socket = await connect(app);
+    for (let cut = head; cut < bytes.length; cut += 5) {
+      socket.write(bytes.subarray(0, cut));
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      socket.write(bytes.subarray(cut));
+      const [answer] = await next(socket, 1);
+      expect([answer!.status, first(answer!)]).toEqual([200, 7]);
+    }
+    expect(app.hotRequests).toBeGreaterThan(20);
+    socket.destroy();
+  });
+
+  it('gives a connection to Node where the head comes in pieces, and all is answered', async () => {
+    const app = await serve();
+    const bytes = Buffer.concat([request({ value: 1 }), request({ value: 2, ...closing })]);
+    const head = bytes.indexOf('\r\n\r\n') + 4;
+    for (let cut = 1; cut < head; cut += 17) {
+      const socket = await connect(app);
+      const answers = all(socket);
+      socket.write(bytes.subarray(0, cut));
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      socket.write(bytes.subarray(cut));
+      expect((await answers).map(first)).toEqual([1, 2]);
+    }
+  });
+
+  it('takes large bodies and answers, many rows in one', async () => {
+    const app = await serve({ bodyLimitBytes: 8 << 20 });
+    const socket = await connect(app);
+    for (const rows of [1000, 10_000, 100_000, 500_000]) {
+      socket.write(request({ rows, value: rows }));
+      const [answer] = await next(socket, 1);
+      expect(answer!.status).toBe(200);
+      const at = Number(answer!.headers['inference-header-content-length']);
+      expect(answer!.body.length - at).toBe(rows * 8);
+      expect(answer!.body.readFloatLE(answer!.body.length - 4)).toBe(rows);
+    }
+    expect(app.hotRequests).toBe(4);
+    socket.destroy();
+  });
+
+  it('answers what is sent ahead in its order, small and large', async () => {
+    const app = await serve();
+    const values = Array.from({ length: 50 }, (_, i) => i);
+    const bytes = Buffer.concat([
+      ...values.map((value) => request({ value, rows: value % 7 === 0 ? 20_000 : 1 })),
+      request({ value: 50, ...closing }),
+    ]);
+    const socket = await connect(app);
+    const answers = all(socket);
+    socket.write(bytes);
+    expect((await answers).map(first)).toEqual([...values, 50]);
+    expect(app.hotRequests).toBe(51);
+  });
+
+  it('waits for a client that does not read', async () => {
+    const app = await serve();
+    const socket = await connect(app);
+    socket.pause();
+    const count = 60;
+    for (let i = 0; i < count; i++) socket.write(request({ value: i, rows: 50_000 }));
+    socket.write(request({ value: count, ...closing }));
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const answered = app.hotRequests;
+    expect(answered).toBeLessThan(count); // 24 MB do not wait in the server
+    const answers = await all(socket);
+    expect(answers.map(first)).toEqual(Array.from({ length: count + 1 }, (_, i) => i));
+  });
+
+  it('answers anything as Node and Fastify do', async () => {
+    const json = '{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}';
+    const post = (...headers: string[]): string =>
+      [`POST ${INFER} HTTP/1.1`, 'Host: a', ...headers, '', ''].join('\r\n');
+    const plain = request().toString('latin1');
+    const cases: Record<string, Buffer | string> = {
+      'GET, then infer': `GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n${plain}`,
+      JSON: post('Content-Type: application/json', `Content-Length: ${json.length}`) + json,
+      chunked: `${post('Transfer-Encoding: chunked')}${json.length.toString(16)}\r\n${json}\r\n0\r\n\r\n`,
+      'both lengths and chunked': request({ headers: ['Transfer-Encoding: chunked'] }),
+      'Content-Length twice': request({ headers: ['Content-Length: 5'] }),
+      'JSON length twice': request({ headers: ['Inference-Header-Content-Length: 5'] }),
+      'no Host': plain.replace('Host: localhost\r\n', ''),
+      'Host twice': request({ headers: ['Host: b'] }),
+      'HTTP/1.0': request({ lead: `POST ${INFER} HTTP/1.0` }),
+      'HTTP/3.7': request({ lead: `POST ${INFER} HTTP/3.7` }),
+      'no such model': request({ url: '/v2/models/none/infer' }),
+      'no such version': request({ url: '/v2/models/echo/versions/9/infer' }),
+      'its version': request({ url: '/v2/models/echo/versions/1/infer' }),
+      'a path in percent': request({ url: '/v2/models/%65cho/infer' }),
+      'bad percent': request({ url: '/v2/models/%ZZ/infer' }),
+      'a query': request({ url: `${INFER}?a=b` }),
+      'an absolute target': request({ url: `http://localhost${INFER}` }),
+      'another method': request({ lead: `PUT ${INFER} HTTP/1.1` }),
+      'no method': request({ lead: INFER }),
+      'bare line feeds': plain.replaceAll('\r\n', '\n'),
+      'a folded header': plain.replace('Host: localhost\r\n', 'Host: localhost\r\n folded\r\n'),
+      'a space before the colon': plain.replace('Host:', 'Host :'),
+      'a zero byte': request({ headers: ['X: a\0b'] }),
+      'a wrong length': plain.replace(/Content-Length: \d+\r\n\r\n/, 'Content-Length: x\r\n\r\n'),
+      'a negative length': plain.replace(
+        /Content-Length: \d+\r\n\r\n/,
+        'Content-Length: -1\r\n\r\n',
+      ),
+      'a JSON length beyond the body': request({ headers: [] })
+        .toString('latin1')
+        .replace(/(Header-Content-Length: )\d+/, '$19999'),
+      'a JSON length of 0': plain.replace(/(Header-Content-Length: )\d+/, '$10'),
+      'over the limit': post('Inference-Header-Content-Length: 5', 'Content-Length: 99999999'),
+      'headers without end': `POST ${INFER} HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(20_000)}\r\n`,
+      'a long header': request({ headers: [`X: ${'x'.repeat(8000)}`] }),
+      'a line before it': `\r\n${plain}`,
+      rubbish: 'rubbish\r\n\r\n',
+      'bytes from a TLS client': Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]),
+      'an upgrade': request({ headers: ['Connection: Upgrade', 'Upgrade: websocket'] }),
+      'options in Connection': request({ headers: ['Connection: keep-alive, TE'] }),
+      gzip: request({ rows: 1000, headers: ['Accept-Encoding: gzip'] }),
+      'Expect: 100-continue': request({ headers: ['Expect: 100-continue'] }),
+      'Expect: magic': request({ headers: ['Expect: magic'] }),
+      'values with spaces': request({ headers: ['X:   y  ', 'Y:', 'Z:\tq\t'] }),
+      'values beyond ASCII': request({ headers: ['X: gr\xfc\xdf'] }),
+    };
+    const seen: Record<string, unknown>[] = [];
+    for (const hotRoute of [true, false]) {
+      const app = await serve({ hotRoute, bodyLimitBytes: 1_000_000 });
+      const results: Record<string, unknown> = {};
+      for (const [name, bytes] of Object.entries(cases)) {
+        const socket = await connect(app);
+        const answers = all(socket);
+        // Behind each one that an ordinary client would see answered.
+        socket.write(bytes);
+        socket.write(request({ value: 8, ...closing }));
+        const quiet = setTimeout(() => socket.end(), 500);
+        results[name] = (await answers).map(({ status, headers, body }) => [
+          status,
+          headers['content-type'],
+          headers['connection'],
+          body.toString('latin1'),
+        ]);
+        clearTimeout(quiet);
+      }
+      seen.push(results);
+    }
+    expect(seen[0]).toEqual(seen[1]);
+    // And that is what it ought to be.
+    const statuses = (name: string): unknown[] =>
+      (seen[0]![name] as unknown[][]).map(([status]) => status);
+    expect(statuses('GET, then infer')).toEqual([200, 200, 200]);
+    expect(statuses('JSON')).toEqual([200, 200]);
+    expect(statuses('both lengths and chunked')).toEqual([400]);
+    expect(statuses('Content-Length twice')).toEqual([400]);
+    expect(statuses('no Host')).toEqual([400]);
+    expect(statuses('no such model')).toEqual([404, 200]);
+    expect(statuses('values with spaces')).toEqual([200, 200]);
+    expect(statuses('headers without end')).toEqual([431]);
+  });
+
+  it('goes on after a request that was wrong', async () => {
+    const app = await serve();
+    const wrong = request()
+      .toString('latin1')
+      .replace(/(Header-Content-Length: )\d+/, '$110');
+    const socket = await connect(app);
+    const answers = all(socket);
+    socket.write(Buffer.concat([Buffer.from(wrong, 'latin1'), request(closing)]));
+    expect((await answers).map(({ status }) => status)).toEqual([400, 200]);
+    expect(app.hotRequests).toBe(2);
+  });
+
+  it('closes when it is told to: the idle at once, the busy after their answer', async () => {
+    const app = await serve();
+    const [unused, idle, busy] = [await connect(app), await connect(app), await connect(app)];
+    idle.write(request());
+    await next(idle, 1);
+    const json = JSON.stringify({
+      inputs: [
+        { name: 'x', shape: [64, 64], datatype: 'FP32', parameters: { binary_data_size: 16384 } },
+        { name: 'rounds', shape: [], datatype: 'INT64', parameters: { binary_data_size: 8 } },
+      ],
+      parameters: { binary_data_output: true },
+    });
+    busy.write(
+      `POST /v2/models/slow/infer HTTP/1.1\r\nHost: a\r\nContent-Length: ${json.length + 16392}\r\n` +
+        `Inference-Header-Content-Length: ${json.length}\r\n\r\n${json}`,
+    );
+    busy.write(Buffer.concat([Buffer.alloc(16384), Buffer.from(BigInt64Array.of(2000n).buffer)]));
+    const answers = all(busy);
+    const { model } = engine.find('slow')!;
+    while (model.stats().running === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    const ends = Promise.all([once(unused.resume(), 'end'), once(idle.resume(), 'end')]);
+    const started = performance.now();
+    await app.close();
+    expect(performance.now() - started).toBeLessThan(5000);
+    await ends;
+    const [answer] = await answers;
+    expect([answer!.status, answer!.headers['connection']]).toEqual([200, 'close']);
+    apps.pop();
+  });
+
+  it('ends the run of a client that goes away, at whatever point', async () => {
+    const app = await serve();
+    const { model } = engine.find('slow')!;
+    const before = model.stats().cancelled;
+    const bytes = request({ rows: 1000 });
+    for (const cut of [0, 10, 200, bytes.length - 1]) {
+      const socket = await connect(app);
+      socket.write(bytes.subarray(0, cut));
+      socket.resetAndDestroy();
+    }
+    const socket = await connect(app);
+    const json = JSON.stringify({
+      inputs: [
+        { name: 'x', shape: [64, 64], datatype: 'FP32', parameters: { binary_data_size: 16384 } },
+        { name: 'rounds', shape: [], datatype: 'INT64', parameters: { binary_data_size: 8 } },
+      ],
+    });
+    socket.write(
+      `POST /v2/models/slow/infer HTTP/1.1\r\nHost: a\r\nContent-Length: ${json.length + 16392}\r\n` +
+        `Inference-Header-Content-Length: ${json.length}\r\n\r\n${json}`,
+    );
+    socket.write(
+      Buffer.concat([Buffer.alloc(16384), Buffer.from(BigInt64Array.of(1n << 40n).buffer)]),
+    );
+    while (model.stats().running === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    socket.resetAndDestroy();
+    while (model.stats().running > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    expect(model.stats().cancelled).toBe(before + 1);
+    const other = await connect(app);
+    other.write(request({ ...closing }));
+    expect((await all(other)).map(({ status }) => status)).toEqual([200]);
+  });
+
+  it('ends connections that nobody uses', { timeout: 30_000 }, async () => {
+    const app = await serve();
+    app.server.keepAliveTimeout = 1000;
+    const [unused, used] = [await connect(app), await connect(app)];
+    used.write(request());
+    const [answer] = await next(used, 1);
+    expect(answer!.headers['keep-alive']).toBe('timeout=1');
+    await Promise.all([once(unused.resume(), 'end'), once(used.resume(), 'end')]);
+  });
+
+  it('leaves every request to Node where somebody listens for requests', async () => {
+    const app = await serve();
+    let seen = 0;
+    app.server.on('request', () => seen++);
+    const socket = await connect(app);
+    socket.write(Buffer.concat([request(), request(closing)]));
+    expect((await all(socket)).map(({ status }) => status)).toEqual([200, 200]);
+    expect(seen).toBe(2);
+  });
+});
