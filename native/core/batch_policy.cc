@@ -11,9 +11,21 @@ namespace {
 constexpr double kWorthMore = 1.02;
 // The margin moves between these, in windows of at least so many requests and so much time.
 constexpr double kLeastMargin = 0.25;
-constexpr double kMostMargin = 1.25;
-// How far below the target the windows are kept, so that most of them are inside.
-constexpr double kHeadroom = 1.03;
+constexpr double kMostMargin = 1;
+// A request is late from so far below the target on: clients count what comes before it is here.
+constexpr double kHeadroom = 1.08;
+// The margin moves by so much of how far the part of late requests is from the part that may be, and
+// down by so much at most: one stall of the machine must not cost seconds. Found by simulation, on
+// quiet and noisy machines alike; 1% may be late, and this aims lower because stalls come in clusters.
+constexpr double kGain = 0.7;
+constexpr double kLatePart = 0.006;
+constexpr double kMostDown = 0.1;
+// What came before a window still counts for p99 as it is told.
+constexpr double kFade = 0.8;
+// The line through all sizes counts as much as so many runs of one.
+constexpr double kLineRuns = 32;
+constexpr uint32_t kMostRuns = 64;
+constexpr uint64_t kFitEvery = 8;  // runs
 constexpr uint32_t kWindowRequests = 200;
 constexpr int64_t kWindowNs = 100'000'000;
 // Trying a delay: epochs of so long, as many pairs, and the gain that is no accident.
@@ -37,21 +49,23 @@ size_t CostTable::IndexOf(uint32_t rows) {
 
 void CostTable::Add(uint32_t rows, int64_t ns) {
   Entry& entry = entries_[IndexOf(rows)];
-  const auto sample = static_cast<double>(ns);
+  const auto sample = static_cast<double>(std::max<int64_t>(ns, 1));
   ++runs_;
   if (!fresh(entry)) {
-    entry = {static_cast<double>(rows), sample, sample / 8, 1, runs_};
-  } else {
-    // Quick at first. A stall of the machine counts, but not for all of its length: it says nothing
-    // about the size.
-    const double weight = 1.0 / std::min(entry.count + 1, 16u);
-    const double bounded = entry.count < 4 ? sample : std::min(sample, entry.mean * 1.5);
-    entry.rows += (rows - entry.rows) * weight;
-    entry.deviation += (std::abs(bounded - entry.mean) - entry.deviation) * weight;
-    entry.mean += (bounded - entry.mean) * weight;
-    ++entry.count;
-    entry.last = runs_;
+    entry = {static_cast<double>(rows), sample / level_, 1, runs_};
+    Fit();
+    return;
   }
+  // A stall counts, but not for all of its length: it says nothing about the runs to come.
+  const double bounded = entry.count < 4 ? sample : std::min(sample, entry.ns * level_ * 2);
+  if (entry.count >= 4) level_ *= 1 + (bounded / (entry.ns * level_) - 1) / 8;
+  usual_level_ += (level_ - usual_level_) / 16;
+  const double weight = 1.0 / std::min(entry.count + 1, kMostRuns);
+  entry.rows += (rows - entry.rows) * weight;
+  entry.ns += (bounded / level_ - entry.ns) * weight;
+  ++entry.count;
+  entry.last = runs_;
+  if (runs_ % kFitEvery == 0) Fit();
 }
 
 uint32_t CostTable::largest() const {
@@ -61,38 +75,43 @@ uint32_t CostTable::largest() const {
   return 0;
 }
 
-double CostTable::Interpolate(uint32_t rows, double Entry::*field) const {
-  const Entry* below = nullptr;
-  const Entry* before = nullptr;  // the one below `below`
-  const Entry* above = nullptr;
+void CostTable::Fit() {
+  double w = 0, n = 0, t = 0;
   for (const Entry& entry : entries_) {
     if (!fresh(entry)) continue;
-    if (entry.rows <= rows) {
-      before = below;
-      below = &entry;
-    } else {
-      above = &entry;
-      break;
-    }
+    const double weight = std::min(entry.count, kMostRuns);
+    w += weight;
+    n += weight * entry.rows;
+    t += weight * entry.ns;
   }
-  if (!below && !above) return 0;
-  // Fewer rows than were ever seen: at most what the fewest cost.
-  if (!below) return above->*field;
-  if (below->rows == rows) return below->*field;
-  if (above) {
-    const double part = (rows - below->rows) / (above->rows - below->rows);
-    return below->*field + (above->*field - below->*field) * part;
+  n /= w;
+  t /= w;
+  double nn = 0, nt = 0;
+  for (const Entry& entry : entries_) {
+    if (!fresh(entry)) continue;
+    const double weight = std::min(entry.count, kMostRuns);
+    nn += weight * (entry.rows - n) * (entry.rows - n);
+    nt += weight * (entry.rows - n) * (entry.ns - t);
   }
-  // Beyond what was seen: along the last two, or in proportion.
-  if (!before) return below->*field * rows / below->rows;
-  const double slope = std::max(0.0, (below->*field - before->*field) / (below->rows - before->rows));
-  return below->*field + slope * (rows - below->rows);
+  // One size alone is taken to cost in proportion; more rows never cost less, nor less than nothing.
+  per_row_ = nn > 0 ? std::clamp(nt / nn, 0.0, t / n) : t / n;
+  base_ = t - per_row_ * n;
 }
 
-double CostTable::Mean(uint32_t rows) const { return Interpolate(rows, &Entry::mean); }
+// Few runs say little: until there are more, the line says most.
+double CostTable::AtLevelOne(uint32_t rows) const {
+  const double line = base_ + per_row_ * rows;
+  const Entry& entry = entries_[IndexOf(rows)];
+  if (!fresh(entry)) return line;
+  const double own = entry.ns * line / (base_ + per_row_ * entry.rows);
+  const double weight = std::min(entry.count, kMostRuns);
+  return (own * weight + line * kLineRuns) / (weight + kLineRuns);
+}
 
-double CostTable::Upper(uint32_t rows) const {
-  return Mean(rows) + 3 * Interpolate(rows, &Entry::deviation);
+double CostTable::Mean(uint32_t rows) const { return runs_ && rows ? level_ * AtLevelOne(rows) : 0; }
+
+double CostTable::Usual(uint32_t rows) const {
+  return runs_ && rows ? usual_level_ * AtLevelOne(rows) : 0;
 }
 
 void LatencyWindow::Add(int64_t ns) {
@@ -103,7 +122,7 @@ void LatencyWindow::Add(int64_t ns) {
 }
 
 int64_t LatencyWindow::P99() const {
-  uint32_t above = count_ / 100;  // so many may be above
+  float above = count_ / 100;  // so many may be above
   for (size_t i = counts_.size(); i-- > 0;) {
     if (counts_[i] > above) return static_cast<int64_t>(std::exp2((i + 0.5) / kPerDoubling));
     above -= counts_[i];
@@ -111,9 +130,12 @@ int64_t LatencyWindow::P99() const {
   return 0;
 }
 
-void LatencyWindow::Clear() {
-  counts_.fill(0);
+void LatencyWindow::Fade(double part) {
   count_ = 0;
+  for (float& count : counts_) {
+    count = count < 0.01f ? 0 : count * static_cast<float>(part);
+    count_ += count;
+  }
 }
 
 void BatchPolicy::Set(const BatchOptions& options, int lanes) {
@@ -128,20 +150,22 @@ void BatchPolicy::Set(const BatchOptions& options, int lanes) {
 void BatchPolicy::ChooseCap() {
   if (!options_.target_p99_ns) {
     cap_ = options_.max_batch;
+    queue_rows_ = UINT64_MAX;
     return;
   }
   if (!cost_.known()) {
     cap_ = 1;
+    queue_rows_ = UINT64_MAX;
     return;
   }
-  const auto limit = static_cast<double>(limit_ns());
+  const double limit = limit_ns();
   uint32_t best = 1;
-  double best_rate = 1 / cost_.Mean(1);
+  double best_rate = 1 / cost_.Usual(1);
   const uint32_t most = std::min(options_.max_batch, cost_.largest() * 2);
-  for (uint32_t rows = 2; rows <= most; rows += rows < 16 ? 1 : rows / 8) {
+  for (uint32_t rows = 2; rows <= most; rows += rows < 128 ? 1 : rows / 64) {
     // Whoever comes when a run has just begun waits for it, and then for its own: seldom are both long.
-    if (cost_.Mean(rows) + cost_.Upper(rows) > limit) break;
-    const double rate = rows / cost_.Mean(rows);
+    if (2 * cost_.Usual(rows) > limit) break;
+    const double rate = rows / cost_.Usual(rows);
     if (rate > best_rate * kWorthMore) {
       best = rows;
       best_rate = rate;
@@ -150,9 +174,12 @@ void BatchPolicy::ChooseCap() {
   // The best is at the edge of what was tried: go a step further.
   if (best > cost_.largest() / 2 && best < options_.max_batch) {
     const uint32_t further = std::min({best + std::max(1u, best / 2), options_.max_batch, most});
-    if (cost_.Mean(further) + cost_.Upper(further) <= limit) best = std::max(best, further);
+    if (2 * cost_.Usual(further) <= limit) best = std::max(best, further);
   }
   cap_ = best;
+  // Behind a run that has just begun, and each other.
+  const double ahead = limit / cost_.Usual(best) - 1;
+  queue_rows_ = static_cast<uint64_t>(best * lanes_ * std::max(1.0, ahead));
 }
 
 uint32_t BatchPolicy::Choose(uint32_t ready, int64_t oldest_ns, int64_t now, int64_t* until) const {
@@ -170,8 +197,7 @@ uint32_t BatchPolicy::Choose(uint32_t ready, int64_t oldest_ns, int64_t now, int
   return ready;
 }
 
-int64_t BatchPolicy::Predict(uint32_t rows, uint64_t rows_ahead, int64_t lane_free_ns,
-                             bool upper) const {
+int64_t BatchPolicy::Predict(uint32_t rows, uint64_t rows_ahead, int64_t lane_free_ns) const {
   if (!cost_.known()) return 0;
   const uint64_t batches_ahead = rows_ahead / cap_;
   // A request of more rows than a batch now has runs in one all the same.
@@ -179,8 +205,7 @@ int64_t BatchPolicy::Predict(uint32_t rows, uint64_t rows_ahead, int64_t lane_fr
       rows >= cap_ ? rows : static_cast<uint32_t>(std::min<uint64_t>(cap_, rows_ahead % cap_ + rows));
   const double wait = static_cast<double>(batches_ahead) * cost_.Mean(cap_) / lanes_;
   const int64_t delay = rows_ahead + rows < cap_ ? delay_ns_ : 0;
-  const double run = upper ? cost_.Upper(own) : cost_.Mean(own);
-  return lane_free_ns + delay + static_cast<int64_t>(wait + run);
+  return lane_free_ns + delay + static_cast<int64_t>(wait + cost_.Mean(own));
 }
 
 void BatchPolicy::OnRun(uint32_t rows, int64_t ns, int64_t now) {
@@ -196,17 +221,17 @@ void BatchPolicy::OnDone(int64_t ns, int64_t now) {
   if (!options_.target_p99_ns) return;
   window_.Add(ns);
   if (window_start_ns_ == 0) window_start_ns_ = now;
-  if (window_.count() < kWindowRequests || now - window_start_ns_ < kWindowNs) return;
+  if (static_cast<double>(ns) * kHeadroom > static_cast<double>(options_.target_p99_ns)) ++late_;
+  if (++window_requests_ < kWindowRequests || now - window_start_ns_ < kWindowNs) return;
   last_p99_ns_ = window_.P99();
-  const double ratio = static_cast<double>(options_.target_p99_ns) / static_cast<double>(last_p99_ns_);
-  if (ratio < kHeadroom) {
-    margin_ = std::max(kLeastMargin, margin_ * std::clamp(ratio / kHeadroom, 0.7, 0.98));
-  } else if (ratio > kHeadroom * 1.05) {
-    // Room is left, and it is we who hold throughput down: by refusing, or by small batches.
-    margin_ = std::min(kMostMargin, margin_ * 1.02);
-  }
-  window_.Clear();
+  const double part = static_cast<double>(late_) / window_requests_;
+  const double step = std::max(-kMostDown, kGain * (kLatePart - part));
+  if (step < 0 || refused_) margin_ = std::clamp(margin_ * (1 + step), kLeastMargin, kMostMargin);
+  late_ = 0;
+  window_requests_ = 0;
+  window_.Fade(kFade);
   window_start_ns_ = now;
+  refused_ = false;
   ChooseCap();
 }
 
@@ -219,14 +244,14 @@ void BatchPolicy::LearnDelay(int64_t now) {
   const double rate = static_cast<double>(epoch_.rows) / static_cast<double>(elapsed);
   const double busy = static_cast<double>(epoch_.busy_ns) / static_cast<double>(elapsed * lanes_);
   epoch_ = {now, 0, 0};
-  const auto limit = static_cast<double>(limit_ns());
+  const double limit = limit_ns();
   if (trial_epoch_ == 0) {
     if (rest_epochs_ > 0) {
       --rest_epochs_;
       return;
     }
     trial_delay_ns_ = settled_delay_ns_ ? settled_delay_ns_ * 2 : kFirstDelayNs;
-    const bool room = 2 * cost_.Upper(cap_) + static_cast<double>(trial_delay_ns_) < limit;
+    const bool room = 2 * cost_.Mean(cap_) + static_cast<double>(trial_delay_ns_) < limit;
     if (busy < 0.7 || !room) {
       // Waiting gains nothing here.
       settled_delay_ns_ /= 2;

@@ -77,15 +77,15 @@ Status Scheduler::AdmitInTime(const Job& job, uint32_t rows, int64_t now) {
   // Nothing is in its way, and without a run what is known of runs would stay as it is, right or wrong.
   if (busy_ == 0 && queued_ == 0) return {};
   if (!has_target && !job.deadline_ns) return {};
-  const int64_t free_in = LaneFreeIn(now);
   if (job.deadline_ns) {
-    const int64_t expected = policy_.Predict(rows, queued_rows_, free_in, false);
+    const int64_t expected = policy_.Predict(rows, queued_rows_, LaneFreeIn(now));
     if (now + expected > job.deadline_ns) {
       return Status::Timeout("the request would miss its deadline: it is expected to take " +
                              std::to_string(expected / 1000) + " us");
     }
   }
-  if (has_target && policy_.Predict(rows, queued_rows_, free_in, true) > policy_.limit_ns()) {
+  if (has_target && queued_rows_ + rows > policy_.queue_rows()) {
+    policy_.OnRefused();
     return Status::Overload("the request would miss the latency target of " +
                             std::to_string(options_.batch.target_p99_ns / 1000) +
                             " us: " + std::to_string(queued_) + " requests are waiting");
