@@ -96,13 +96,7 @@ export default tseslint.config(
   forbid(
     ['src/protocol/**'],
     [],
-    [
-      ...upward('engine', 'pipeline', 'server', 'cli', 'measure'),
-      fastify,
-      piscina,
-      addon,
-      commander,
-    ],
+    [...upward('pipeline', 'server', 'cli', 'measure'), fastify, piscina, addon, commander],
   ),
   forbid(['src/server/**'], [], [...upward('cli', 'measure'), piscina, addon, commander]),
   forbid(['src/cli/**'], [], [fastify, piscina, addon]),

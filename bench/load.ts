@@ -42,8 +42,25 @@ export class Server {
   }
 }
 
-/** A binary infer request: the JSON's length, and the body. */
-export function binaryRequest(inputs: Record<string, Tensor>): { jsonBytes: number; body: Buffer } {
+export interface WrkRequest {
+  /** Of the JSON in front of binary tensors; undefined where all is JSON. */
+  jsonBytes?: number;
+  body: Buffer;
+}
+
+/** An infer request in JSON. */
+export function jsonRequest(inputs: Record<string, Tensor>): WrkRequest {
+  const listed = Object.entries(inputs).map(([name, { dtype, shape, data }]) => ({
+    name,
+    shape,
+    datatype: dtype === 'int64' ? 'INT64' : 'FP32',
+    data: Array.from(data as Float32Array),
+  }));
+  return { body: Buffer.from(JSON.stringify({ inputs: listed })) };
+}
+
+/** A binary infer request. */
+export function binaryRequest(inputs: Record<string, Tensor>): WrkRequest {
   const parts: Buffer[] = [];
   const listed = Object.entries(inputs).map(([name, { dtype, shape, data }]) => {
     const view = data as Float32Array;
@@ -76,7 +93,7 @@ let scripts = 0;
 /** Closed loop over `connections`, for `seconds`, by wrk with one thread. */
 export function load(
   url: string,
-  request: { jsonBytes: number; body: Buffer },
+  request: WrkRequest,
   connections: number,
   seconds: number,
 ): LoadResult {
@@ -88,8 +105,8 @@ export function load(
     `local file = io.open("${body}", "rb")
 wrk.method = "POST"
 wrk.body = file:read("*a")
-wrk.headers["Content-Type"] = "application/octet-stream"
-wrk.headers["Inference-Header-Content-Length"] = "${request.jsonBytes}"
+wrk.headers["Content-Type"] = "${request.jsonBytes ? 'application/octet-stream' : 'application/json'}"
+${request.jsonBytes ? `wrk.headers["Inference-Header-Content-Length"] = "${request.jsonBytes}"` : ''}
 done = function(summary, latency, requests)
   io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration,
     latency:percentile(50), latency:percentile(99),

@@ -143,6 +143,27 @@ export interface NativeAddon {
   /** Sets (0: only asks) how many compute threads run at once; returns the number. */
   setComputeThreads(threads: number): number;
   setMeta(meta: Float64Array): void;
+  /** See native/core/json_tensor.h: the text with number arrays cut out, and where each begins and ends. */
+  carveJson(bytes: Uint8Array, marker: string, spans: Float64Array): string;
+  parseJson(
+    bytes: Uint8Array,
+    begin: number,
+    end: number,
+    dtype: number,
+    tokens: boolean,
+    out: ArrayBufferView,
+    datatype: string,
+    where: string,
+  ): void;
+  jsonBound(dtype: number, count: number): number;
+  printJson(
+    dtype: number,
+    tokens: boolean,
+    data: ArrayBufferView,
+    out: Uint8Array,
+    at: number,
+    where: string,
+  ): number;
   connect(makeError: (code: number, message: string) => Error, onWake: () => void): void;
 }
 

@@ -1,5 +1,5 @@
 // The plain peer: Fastify and onnxruntime-node, as one writes it in an hour. The body is the JSON header
-// and the tensor behind it; the answer the same way round.
+// and the tensor behind it, or JSON alone; the answer the same way round.
 //
 //   node plain.mjs MODEL   prints its port
 import Fastify from 'fastify';
@@ -11,8 +11,25 @@ app.removeAllContentTypeParsers();
 app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
 
 app.post('/v2/models/:model/infer', async (request, reply) => {
-  const length = Number(request.headers['inference-header-content-length']);
   const body = request.body;
+  const isJson = request.headers['inference-header-content-length'] === undefined;
+  if (isJson) {
+    const feeds = {};
+    for (const { name, datatype, shape, data } of JSON.parse(body.toString('utf8')).inputs) {
+      feeds[name] =
+        datatype === 'INT64'
+          ? new ort.Tensor('int64', BigInt64Array.from(data, BigInt), shape)
+          : new ort.Tensor('float32', Float32Array.from(data), shape);
+    }
+    const outputs = Object.entries(await session.run(feeds)).map(([name, { dims, data }]) => ({
+      name,
+      shape: dims,
+      datatype: 'FP32',
+      data: Array.from(data),
+    }));
+    return { model_name: request.params.model, model_version: '1', outputs };
+  }
+  const length = Number(request.headers['inference-header-content-length']);
   const header = JSON.parse(body.toString('utf8', 0, length));
   const feeds = {};
   let at = length;

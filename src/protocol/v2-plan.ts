@@ -1,14 +1,26 @@
 // Plans: what an infer request's JSON says, kept for the next request that says the same.
 //
-// A client sends the same JSON with each request of a shape, and only the binary tensors behind it
-// change: reading it costs 3 us, finding it again 0.3.
-import type { Tensor } from '../tensor.js';
-import type { InferRequest } from './v2.js';
+// A client sends the same JSON with each request of a shape, and only the numbers in it or behind it
+// change: reading it costs 3 us and more, finding it again 0.3.
+import {
+  arrayAt,
+  arrayIndex,
+  parseNumbers,
+  printJson,
+  type CarvedJson,
+  type CarvedText,
+  type JsonTemplate,
+} from '../engine/json.js';
+import { countElements, type DType, type Tensor } from '../tensor.js';
+import { datatypeOf, type InferRequest, type InferResponse } from './v2.js';
 
 interface PlannedInput {
   name: string;
-  dtype: Tensor['dtype'];
+  dtype: Exclude<DType, 'string'>;
   shape: readonly number[];
+  count: number;
+  /** The array in the JSON; undefined where the numbers are binary. */
+  array: number | undefined;
   start: number;
   end: number;
 }
@@ -17,35 +29,78 @@ export interface InferPlan {
   /** The request without its data. */
   readonly request: InferRequest;
   readonly inputs: readonly PlannedInput[];
-  /** The last response's head, and the shapes it is for. */
-  head: { shapes: readonly (readonly number[])[]; owner: object; bytes: Buffer } | undefined;
+  /** How the last response was made, and the shapes it is for. */
+  response:
+    | {
+        shapes: readonly (readonly number[])[];
+        owner: object;
+        template: JsonTemplate;
+        printed: readonly string[];
+      }
+    | undefined;
+}
+
+/** A plan for one request alone. */
+export function planOnce(request: InferRequest): InferPlan {
+  return { request: { ...request, inputs: {} }, inputs: [], response: undefined };
 }
 
 /**
- * The plan of a request that was decoded: any other with the same JSON and as many bytes behind it is as
- * good. Undefined when the JSON carries data or an id of its own.
+ * The plan of a request that was decoded: any other with the same envelope and as many bytes behind it is
+ * as good. Undefined when the JSON carries strings or an id of its own.
  */
-export function planOf(json: unknown, request: InferRequest): InferPlan | undefined {
+export function planOf({ value }: CarvedJson, request: InferRequest): InferPlan | undefined {
   if (request.id !== undefined) return undefined;
-  const listed = (json as { inputs: { name: string; parameters?: Record<string, unknown> }[] })
-    .inputs;
+  const listed = (
+    value as { inputs: { name: string; data?: unknown; parameters?: Record<string, unknown> }[] }
+  ).inputs;
   const inputs: PlannedInput[] = [];
   let at = 0;
-  for (const { name, parameters } of listed) {
+  for (const { name, data, parameters } of listed) {
     const { dtype, shape } = request.inputs[name]!;
+    if (dtype === 'string') return undefined;
     const size = parameters?.['binary_data_size'];
-    if (typeof size !== 'number' || dtype === 'string') return undefined;
-    inputs.push({ name, dtype, shape, start: at, end: at + size });
-    at += size;
+    const array = arrayIndex(data);
+    if (typeof size !== 'number' && array === undefined) return undefined;
+    const bytes = typeof size === 'number' ? size : 0;
+    inputs.push({
+      name,
+      dtype,
+      shape,
+      count: countElements(shape),
+      array,
+      start: at,
+      end: at + bytes,
+    });
+    at += bytes;
   }
-  return { request: { ...request, inputs: {} }, inputs, head: undefined };
+  return { request: { ...request, inputs: {} }, inputs, response: undefined };
 }
 
-/** The inputs of another request by the plan; their data is raw bytes. */
-export function plannedInputs(plan: InferPlan, binary: Uint8Array): Record<string, Tensor> {
+/**
+ * The inputs of another request by the plan; data behind the JSON is raw bytes.
+ *
+ * @throws InvalidInputError for an array that does not fit
+ */
+export function plannedInputs(
+  plan: InferPlan,
+  json: CarvedText | undefined,
+  binary: Uint8Array,
+): Record<string, Tensor> {
   const inputs: Record<string, Tensor> = {};
-  for (const { name, dtype, shape, start, end } of plan.inputs) {
-    inputs[name] = { dtype, shape, data: binary.subarray(start, end) };
+  for (const { name, dtype, shape, count, array, start, end } of plan.inputs) {
+    const data =
+      array === undefined
+        ? binary.subarray(start, end)
+        : parseNumbers(
+            arrayAt(json!, array),
+            dtype,
+            count,
+            false,
+            datatypeOf(dtype),
+            `input "${name}"`,
+          );
+    inputs[name] = { dtype, shape, data };
   }
   return inputs;
 }
@@ -68,33 +123,43 @@ function sameShapes(a: readonly (readonly number[])[], values: readonly Tensor[]
 /**
  * The whole response to a planned request.
  *
- * @param owner the model that answers: another one's head is not its own
- * @param encode makes the JSON for the outputs
+ * @param owner the model that answers: another one's response is not its own
+ * @param encode makes the response for the outputs
+ * @throws InvalidInputError for a number that JSON cannot say
  */
 export function plannedResponse(
   plan: InferPlan,
   owner: object,
   values: Readonly<Record<string, Tensor>>,
-  encode: () => { json: string; binary: Uint8Array[] },
+  encode: () => InferResponse,
 ): PlannedResponse {
   const tensors = plan.request.outputs
     ? plan.request.outputs.map(({ name }) => values[name]!)
     : Object.values(values);
-  const { head } = plan;
-  if (head?.owner === owner && sameShapes(head.shapes, tensors)) {
+  const { response } = plan;
+  if (response?.owner === owner && sameShapes(response.shapes, tensors)) {
+    const { template, printed } = response;
+    const head = printJson(
+      template,
+      printed.map((name) => values[name]!),
+      false,
+    );
+    if (printed.length === tensors.length) return { head, binary: [] };
+    const names = plan.request.outputs?.map(({ name }) => name) ?? Object.keys(values);
     return {
-      head: head.bytes,
-      binary: tensors.map(({ data }) => {
-        const view = data as Float32Array;
-        return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
-      }),
+      head,
+      binary: names
+        .filter((name) => !printed.includes(name))
+        .map((name) => {
+          const view = values[name]!.data as Float32Array;
+          return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+        }),
     };
   }
-  const { json, binary } = encode();
-  const bytes = Buffer.from(json, 'utf8');
-  // With data in the JSON, or with strings, the head is not the same next time.
-  if (binary.length === tensors.length && tensors.every(({ data }) => ArrayBuffer.isView(data))) {
-    plan.head = { shapes: tensors.map(({ shape }) => [...shape]), owner, bytes };
+  const { json, binary, template, printed } = encode();
+  // With strings in it, or with what is no tensor, it is not the same next time.
+  if (template && tensors.every((tensor) => ArrayBuffer.isView(tensor.data))) {
+    plan.response = { shapes: tensors.map(({ shape }) => [...shape]), owner, template, printed };
   }
-  return { head: bytes, binary };
+  return { head: json, binary };
 }

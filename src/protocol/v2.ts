@@ -2,6 +2,15 @@
 //
 // Sources: the KServe project's "Open Inference Protocol (v2)" and Triton's "Binary Tensor Data
 // Extension" and "HTTP/REST" documents.
+import {
+  carvedArray,
+  JsonPrinter,
+  parseNumbers,
+  printJson,
+  type ArraySpan,
+  type CarvedJson,
+  type JsonTemplate,
+} from '../engine/json.js';
 import { InvalidInputError } from '../errors.js';
 import {
   bytesPerElement,
@@ -63,6 +72,9 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** Of arrays in arrays. */
+const MAX_DEPTH = 100;
+
 function parametersOf(owner: JsonObject, where: string): JsonObject {
   const parameters = owner['parameters'];
   if (parameters === undefined) return {};
@@ -87,91 +99,60 @@ function dtypeOf(input: JsonObject, where: string): DType {
   return dtype;
 }
 
-/** Limits of the whole numbers, for JSON: a number outside must not wrap around. */
-const limits: Partial<Record<DType, [number, number]>> = {
-  uint8: [0, 0xff],
-  uint16: [0, 0xffff],
-  uint32: [0, 0xffffffff],
-  int8: [-0x80, 0x7f],
-  int16: [-0x8000, 0x7fff],
-  int32: [-0x80000000, 0x7fffffff],
-};
-
-/** Nesting is the client's choice: flat, or by rows. */
-function flatten(data: unknown, into: unknown[], depth = 0): unknown[] {
-  if (!Array.isArray(data)) {
-    into.push(data);
-  } else if (depth > 100) {
-    throw new InvalidInputError('data is nested more than 100 deep');
-  } else {
-    for (const item of data) flatten(item, into, depth + 1);
-  }
-  return into;
-}
-
 function elementsFromJson(
+  json: CarvedJson,
   dtype: DType,
   data: unknown,
   count: number,
   where: string,
 ): DataByDType[DType] {
-  if (!Array.isArray(data)) throw new InvalidInputError(`${where}: data must be an array`);
-  const flat: unknown[] = data.some(Array.isArray) ? flatten(data, []) : data;
-  if (flat.length !== count) {
+  const span = carvedArray(json, data);
+  if (!span) {
     throw new InvalidInputError(
-      `${where}: the shape holds ${count} elements, data has ${flat.length}`,
+      Array.isArray(data)
+        ? `${where}: the keys "inputs" and "data" must be written without escapes`
+        : `${where}: data must be an array`,
     );
   }
-  const refuse = (i: number): never => {
+  if (dtype === 'float16' || dtype === 'bfloat16') {
     throw new InvalidInputError(
-      `${where}: element ${i} of data, ${JSON.stringify(flat[i])}, is no ${datatypes[dtype]}`,
+      `${where}: ${datatypes[dtype]} has no JSON form; send it as binary`,
     );
-  };
-  switch (dtype) {
-    case 'float16':
-    case 'bfloat16':
-      throw new InvalidInputError(
-        `${where}: ${datatypes[dtype]} has no JSON form; send it as binary`,
-      );
-    case 'string':
-      return flat.map((value, i) => (typeof value === 'string' ? value : refuse(i)));
-    case 'bool': {
-      const bytes = new Uint8Array(count);
-      for (let i = 0; i < count; i++) {
-        const value = flat[i];
-        bytes[i] =
-          value === true || value === 1 ? 1 : value === false || value === 0 ? 0 : refuse(i);
-      }
-      return bytes;
-    }
-    case 'int64':
-    case 'uint64': {
-      const words = dtype === 'int64' ? new BigInt64Array(count) : new BigUint64Array(count);
-      for (let i = 0; i < count; i++) {
-        const value = flat[i];
-        // JSON.parse has already rounded what is beyond 2^53: refusing is better than a wrong number.
-        if (!Number.isSafeInteger(value) || (dtype === 'uint64' && (value as number) < 0))
-          refuse(i);
-        words[i] = BigInt(value as number);
-      }
-      return words;
-    }
-    default: {
-      const numbers = viewOf(
-        dtype,
-        new ArrayBuffer(count * bytesPerElement(dtype)),
-      ) as Float32Array;
-      const range = limits[dtype];
-      for (let i = 0; i < count; i++) {
-        const value = flat[i];
-        if (typeof value !== 'number') return refuse(i);
-        if (range && !(Number.isInteger(value) && value >= range[0] && value <= range[1]))
-          refuse(i);
-        numbers[i] = value;
-      }
-      return numbers;
-    }
   }
+  if (dtype !== 'string') return parseNumbers(span, dtype, count, false, datatypes[dtype], where);
+  return stringsFromJson(span, count, where);
+}
+
+function stringsFromJson(span: ArraySpan, count: number, where: string): string[] {
+  let data: unknown[];
+  try {
+    data = JSON.parse(
+      Buffer.from(span.text.buffer, span.text.byteOffset, span.text.length).toString(
+        'utf8',
+        span.begin,
+        span.end,
+      ),
+    ) as unknown[];
+  } catch (cause) {
+    throw new InvalidInputError(
+      `${where}: data does not parse, from byte ${span.begin} on: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+  // Nesting is the client's choice: flat, or by rows.
+  const strings = data.flat(MAX_DEPTH);
+  if (strings.length !== count) {
+    throw new InvalidInputError(
+      `${where}: the shape holds ${count} elements, data has ${strings.length}`,
+    );
+  }
+  const wrong = strings.findIndex((value) => typeof value !== 'string');
+  if (wrong >= 0) {
+    throw new InvalidInputError(
+      `${where}: element ${wrong} of data, ${JSON.stringify(strings[wrong])}, is no BYTES`,
+    );
+  }
+  return strings as string[];
 }
 
 /** BYTES: each element a uint32 little-endian length and its bytes. */
@@ -246,11 +227,12 @@ function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutp
 /**
  * Reads an infer request.
  *
- * @param json the JSON part, parsed
+ * @param carved the JSON part
  * @param binary the bytes behind it, in the order of the inputs that have `binary_data_size`
  * @throws InvalidInputError naming the input and what was expected
  */
-export function decodeInferRequest(json: unknown, binary: Uint8Array): InferRequest {
+export function decodeInferRequest(carved: CarvedJson, binary: Uint8Array): InferRequest {
+  const json = carved.value;
   if (!isObject(json)) throw new InvalidInputError('the request must be a JSON object');
   const listed = json['inputs'];
   if (!Array.isArray(listed)) throw new InvalidInputError('inputs must be an array');
@@ -284,7 +266,7 @@ export function decodeInferRequest(json: unknown, binary: Uint8Array): InferRequ
     const size = own['binary_data_size'];
     let data: DataByDType[DType];
     if (size === undefined) {
-      data = elementsFromJson(dtype, input['data'], count, where);
+      data = elementsFromJson(carved, dtype, input['data'], count, where);
     } else {
       if (!Number.isSafeInteger(size) || (size as number) < 0) {
         throw new InvalidInputError(`${where}: binary_data_size must be a whole number of bytes`);
@@ -363,9 +345,13 @@ export function decodeRawRequest(inputs: readonly ValueMetadata[], body: Uint8Ar
 
 /** A response: JSON, and for binary outputs the bytes behind it. */
 export interface InferResponse {
-  json: string;
+  json: Buffer;
   /** In the order of the outputs; empty when all are in the JSON. */
   binary: Uint8Array[];
+  /** What the JSON was printed by, with the tensors of `printed`; undefined where it holds strings. */
+  template: JsonTemplate | undefined;
+  /** Names of the outputs whose numbers are in the JSON, in its order. */
+  printed: readonly string[];
 }
 
 function bytesOfStrings(strings: readonly string[]): Uint8Array {
@@ -378,30 +364,15 @@ function bytesOfStrings(strings: readonly string[]): Uint8Array {
   return Buffer.concat(parts);
 }
 
-/** Numbers as JSON has them. */
-function jsonElements(name: string, tensor: Tensor): unknown {
-  switch (tensor.dtype) {
-    case 'float16':
-    case 'bfloat16':
-      throw new InvalidInputError(
-        `output "${name}": ${datatypes[tensor.dtype]} has no JSON form; ask for it with binary_data`,
-      );
-    case 'bool':
-      return Array.from(tensor.data as Uint8Array, (byte) => byte !== 0);
-    case 'int64':
-    case 'uint64':
-      // Exact up to 2^53; past it, the nearest double, as JSON readers would make of the digits.
-      return Array.from(tensor.data as BigInt64Array, Number);
-    case 'string':
-      return tensor.data;
-    default:
-      return Array.from(tensor.data as Float32Array, (value) => {
-        if (Number.isFinite(value)) return value;
-        throw new InvalidInputError(
-          `output "${name}" holds ${value}, which JSON cannot say; ask for it with binary_data`,
-        );
-      });
+/** What stands for a tensor's data in the JSON. */
+function jsonData(name: string, tensor: Tensor, printer: JsonPrinter): unknown {
+  if (tensor.dtype === 'string') return tensor.data;
+  if (tensor.dtype === 'float16' || tensor.dtype === 'bfloat16') {
+    throw new InvalidInputError(
+      `output "${name}": ${datatypes[tensor.dtype]} has no JSON form; ask for it with binary_data`,
+    );
   }
+  return printer.place(`output "${name}" without binary_data`);
 }
 
 /**
@@ -418,6 +389,9 @@ export function encodeInferResponse(
     request.outputs ??
     Object.keys(values).map((name) => ({ name, binary: request.binaryByDefault }));
   const binary: Uint8Array[] = [];
+  const printed: string[] = [];
+  let repeats = true;
+  const printer = new JsonPrinter();
   const outputs = wanted.map(({ name, binary: asBinary }) => {
     const value = values[name];
     if (!value || Array.isArray(value) || value instanceof Map) {
@@ -426,7 +400,11 @@ export function encodeInferResponse(
       );
     }
     const head = { name, shape: value.shape, datatype: datatypes[value.dtype] };
-    if (!asBinary) return { ...head, data: jsonElements(name, value) };
+    if (value.dtype === 'string') repeats = false;
+    if (!asBinary) {
+      if (value.dtype !== 'string') printed.push(name);
+      return { ...head, data: jsonData(name, value, printer) };
+    }
     const data = value.data;
     const bytes = Array.isArray(data)
       ? bytesOfStrings(data)
@@ -434,11 +412,17 @@ export function encodeInferResponse(
     binary.push(bytes);
     return { ...head, parameters: { binary_data_size: bytes.length } };
   });
-  const json = JSON.stringify({
+  const template = printer.template({
     model_name: model.name,
     model_version: model.version,
     ...(request.id !== undefined && { id: request.id }),
     outputs,
   });
-  return { json, binary };
+  const tensors = printed.map((name) => values[name] as Tensor);
+  return {
+    json: printJson(template, tensors, false),
+    binary,
+    template: repeats ? template : undefined,
+    printed,
+  };
 }

@@ -1,6 +1,7 @@
 // Gathers a request's body: the JSON part, and the tensors behind it straight into the arena.
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
+import { parseCarved, type CarvedJson } from '../engine/json.js';
 import { allocate } from '../engine/runtime.js';
 import { InvalidInputError } from '../errors.js';
 import { HttpError } from './errors.js';
@@ -9,22 +10,12 @@ import { HEADER_LENGTH } from './request-head.js';
 /** A body as the codec wants it. */
 export interface InferBody {
   /** Undefined for a raw request, which is all binary. */
-  json: unknown;
-  raw: boolean;
+  json: CarvedJson | undefined;
   binary: Uint8Array;
 }
 
 /** Tensors of so many bytes are worth a lease: run() then takes them as they are. */
 const LEASE_FROM_BYTES = 16 * 1024;
-
-/** @throws InvalidInputError */
-export function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8'));
-  } catch (cause) {
-    throw new InvalidInputError(`the JSON does not parse: ${(cause as Error).message}`, { cause });
-  }
-}
 
 /** The JSON part's length; undefined when the body is JSON only. */
 function headerLength(request: FastifyRequest): number | undefined {
@@ -109,6 +100,6 @@ export async function readInferBody(
     );
   }
   if (received === 0) return undefined;
-  if (jsonBytes === 0) return { json: undefined, raw: true, binary: tail.take() };
-  return { json: parseJson(head.take()), raw: false, binary: tail.take() };
+  if (jsonBytes === 0) return { json: undefined, binary: tail.take() };
+  return { json: parseCarved(head.take()), binary: tail.take() };
 }

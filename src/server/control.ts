@@ -64,7 +64,7 @@ export function addControlRoutes(
   });
 
   app.post<{ Body: InferBody | undefined }>('/v2/repository/index', async ({ body }) => {
-    const { onlyReady } = decodeIndexRequest(body?.json);
+    const { onlyReady } = decodeIndexRequest(body?.json?.value);
     if (engine.repository) return engine.repository.index(onlyReady);
     return engine
       .names()
@@ -78,7 +78,7 @@ export function addControlRoutes(
     async ({ params, body }, reply) => {
       const repository = repositoryOf(engine);
       explicitOnly(repository);
-      await repository.load(params.model, decodeLoadRequest(body?.json));
+      await repository.load(params.model, decodeLoadRequest(body?.json?.value));
       return reply.send();
     },
   );

@@ -1,18 +1,19 @@
-// Infer requests with binary tensors, from bytes to bytes: what the hot route and the wire have in common.
+// Infer requests, from bytes to bytes: what the hot route and the wire have in common.
 //
 // Nothing here knows HTTP: a request is a target and two spans of bytes, an answer goes to a Reply.
+import { carve, parseEnvelope } from '../engine/json.js';
 import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
 import { readPriority, readTimeout } from '../engine/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
 import {
   planOf,
+  planOnce,
   plannedInputs,
   plannedResponse,
   type InferPlan,
   type PlannedResponse,
 } from '../protocol/v2-plan.js';
-import { parseJson } from './body.js';
 import { HttpError } from './errors.js';
 
 /** JSON that is longer is not worth keeping. */
@@ -137,20 +138,23 @@ export class HotInfer {
   }
 
   #read(json: Buffer, binary: Uint8Array): { plan: InferPlan; inputs: Record<string, Tensor> } {
-    const isShort = json.length <= MAX_PLANNED_JSON;
-    const key = isShort ? `${binary.length} ${json.toString('latin1')}` : '';
+    // Where tensors lie behind it, the JSON is short and the same each time; else the numbers are in it.
+    const isHeader = binary.length > 0 && json.length <= MAX_PLANNED_JSON;
+    const carved = isHeader ? undefined : carve(json);
+    const envelope = carved ? carved.envelope : json.toString('latin1');
+    const isShort = envelope.length <= MAX_PLANNED_JSON;
+    const key = isShort ? `${binary.length} ${envelope}` : '';
     const known = isShort ? this.#plans.get(key) : undefined;
-    if (known) return { plan: known, inputs: plannedInputs(known, binary) };
-    const parsed = parseJson(json);
+    if (known) return { plan: known, inputs: plannedInputs(known, carved, binary) };
+    const parsed = parseEnvelope(carved ?? carve(json));
     const decoded = decodeInferRequest(parsed, binary);
     const { inputs } = decoded;
     const plan = planOf(parsed, decoded);
-    if (!plan)
-      return { plan: { request: { ...decoded, inputs: {} }, inputs: [], head: undefined }, inputs };
-    if (isShort) {
-      if (this.#plans.size >= MAX_PLANS) this.#plans.clear();
-      this.#plans.set(key, plan);
-    }
+    // A header with numbers in it would have to be cut first.
+    const isKept = plan && isShort && (carved || parsed.spans.length === 0);
+    if (!isKept) return { plan: plan ?? planOnce(decoded), inputs };
+    if (this.#plans.size >= MAX_PLANS) this.#plans.clear();
+    this.#plans.set(key, plan);
     return { plan, inputs };
   }
 

@@ -59,9 +59,8 @@ function goneSignal(reply: FastifyReply): AbortSignal {
   return controller.signal;
 }
 
-function send(reply: FastifyReply, json: string, binary: readonly Uint8Array[]): FastifyReply {
-  if (binary.length === 0) return reply.type('application/json').send(json);
-  const head = Buffer.from(json, 'utf8');
+function send(reply: FastifyReply, head: Buffer, binary: readonly Uint8Array[]): FastifyReply {
+  if (binary.length === 0) return reply.type('application/json; charset=utf-8').send(head);
   const total = binary.reduce((bytes, part) => bytes + part.length, head.length);
   void reply
     .type('application/octet-stream')
@@ -127,9 +126,9 @@ export function addModelRoutes(app: FastifyInstance, engine: Engine, arrivals: A
         const concurrent = arrivals.count();
         const { name, version: served, model, config } = find(engine, params);
         if (!body) throw new HttpError(400, 'the request has no body');
-        const request = body.raw
-          ? decodeRawRequest(model.inputs, body.binary)
-          : decodeInferRequest(body.json, body.binary);
+        const request = body.json
+          ? decodeInferRequest(body.json, body.binary)
+          : decodeRawRequest(model.inputs, body.binary);
         const values = await model.run(request.inputs, {
           ...withDefaults(config, {
             ...(request.priority && { priority: request.priority }),

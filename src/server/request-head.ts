@@ -1,4 +1,4 @@
-// The head of a binary infer request, read strictly (RFC 9112): what is not plainly one is not taken.
+// The head of an infer request, read strictly (RFC 9112): what is not plainly one is not taken.
 //
 // Node's own parser is there for the rest, so nothing here has to be lenient: no folded lines, no bare
 // line feeds, no repeated lengths, no codings. Two parsers that disagree about where a request ends are
@@ -10,7 +10,7 @@ export const HEADER_LENGTH = 'inference-header-content-length';
 export interface RequestHead {
   /** The path with the query, as it came. */
   readonly url: string;
-  /** Bytes of the JSON part, at least 1. */
+  /** Bytes of the JSON part, at least 1: all of the body, where the head does not say. */
   readonly jsonBytes: number;
   /** Bytes of the body, no fewer. */
   readonly bytes: number;
@@ -35,7 +35,7 @@ const NOT_HERE = new Set([
 
 /**
  * Reads a head, without the empty line behind it. Undefined where it is anything but a whole and plain
- * POST with both lengths.
+ * POST with a length.
  */
 export function readRequestHead(text: string): RequestHead | undefined {
   const lines = text.split('\r\n');
@@ -74,7 +74,8 @@ export function readRequestHead(text: string): RequestHead | undefined {
       default:
     }
   }
-  if (!host || bytes === undefined || jsonBytes === undefined) return undefined;
+  if (!host || bytes === undefined) return undefined;
+  jsonBytes ??= bytes;
   if (jsonBytes === 0 || jsonBytes > bytes) return undefined;
   return { url, jsonBytes, bytes, keepAlive: keepAlive ?? true };
 }

@@ -26,7 +26,7 @@ export interface ServerOptions extends ControlOptions {
   /** Limit on a request's body, in bytes, after decompression. Default 64 MiB. */
   bodyLimitBytes?: number;
   /**
-   * Answer binary infer requests ahead of Fastify's router, and of Node's HTTP layer where a connection
+   * Answer infer requests ahead of Fastify's router, and of Node's HTTP layer where a connection
    * brings nothing else, while no hook, logger or error handler was added that Fastify would call.
    * Default true.
    */

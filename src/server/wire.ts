@@ -1,4 +1,4 @@
-// The wire: connections on which only binary infer requests come, without Node's HTTP layer in between.
+// The wire: connections on which only infer requests come, without Node's HTTP layer in between.
 //
 // For a request of 4 kB that layer (parser, IncomingMessage, ServerResponse, writev) costs three times
 // what the rest of the path does: 75 us of 95 (bench/http.ts, one processor). So a connection starts here,

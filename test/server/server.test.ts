@@ -447,6 +447,53 @@ describe('what is wrong', () => {
     }
   });
 
+  it('says at which byte of the body a number is wrong, behind other arrays too', async () => {
+    const wrong = (data: string): string =>
+      `{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": ${data}}]}`;
+    for (const [data, message] of [
+      ['[1, 2e]', 'element 1 of data, 2e, is no FP32'],
+      ['[[1, [2]], 3 4]', 'expected a comma or ]'],
+      ['[1, 1e39]', 'element 1 of data, 1e39, is no FP32'],
+    ] as const) {
+      const body = wrong(data);
+      const answer = await post('/v2/models/echo/infer', body);
+      expect([answer.status, answer.json.error]).toEqual([400, expect.stringContaining(message)]);
+      const at = Number(/byte (\d+)/.exec(answer.json.error!)![1]);
+      expect(['2e]', '4]', '1e39]'].some((text) => body.startsWith(text, at))).toBe(true);
+    }
+    const text = `${wrong('[1, 2]').slice(0, -1)}, "outputs": [}`;
+    const answer = await post('/v2/models/echo/infer', text);
+    expect(answer.status).toBe(400);
+    const at = /position (\d+)/.exec(answer.json.error!);
+    if (at) expect(text[Number(at[1])]).toBe('}');
+    expect(answer.json.error).not.toMatch(/[A-Za-z0-9_-]{16}:/);
+  });
+
+  it('64-bit integers are exact either way', async () => {
+    const body =
+      '{"inputs": [{"name": "x", "shape": [3], "datatype": "INT64", ' +
+      '"data": [9007199254740993, -9223372036854775808, 9223372036854775807]}]}';
+    const response = await fetch(`${base}/v2/models/longs/infer`, { method: 'POST', body });
+    expect(response.status).toBe(200);
+    expect(await response.text()).toContain(
+      '"data":[9007199254740993,-9223372036854775808,9223372036854775807]',
+    );
+  });
+
+  it('keys in escapes, and the text that stands for arrays inside, are refused', async () => {
+    const body =
+      '{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "\\u0064ata": [1, 2]}]}';
+    const answer = await post('/v2/models/echo/infer', body);
+    expect([answer.status, answer.json.error]).toEqual([
+      400,
+      'input "x": the keys "inputs" and "data" must be written without escapes',
+    ]);
+    const text = await post('/v2/models/echo/infer', {
+      inputs: [{ name: 'x', shape: [1, 2], datatype: 'FP32', data: '0' }],
+    });
+    expect([text.status, text.json.error]).toEqual([400, 'input "x": data must be an array']);
+  });
+
   it('a body over the limit, and no body', async () => {
     expect((await post('/v2/models/echo/infer', 'x'.repeat(1_000_001))).status).toBe(413);
     const bomb = gzipSync(Buffer.alloc(5_000_000, 32));

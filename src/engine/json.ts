@@ -1,0 +1,218 @@
+// JSON with tensors in it: number arrays travel between the text and tensors' memory in native code, and
+// only what is around them is JavaScript's.
+import { randomBytes } from 'node:crypto';
+import { InvalidInputError } from '../errors.js';
+import { native } from '../native.js';
+import {
+  bytesPerElement,
+  dtypeCodes,
+  viewOf,
+  type DataByDType,
+  type DType,
+  type Tensor,
+} from '../tensor.js';
+import { allocate } from './runtime.js';
+
+/** Tensors of so many bytes are worth a lease: runs take them as they are. */
+const LEASE_FROM_BYTES = 16 * 1024;
+
+/** So much may a shape take before its data was looked at. */
+const MAX_UNSEEN_BYTES = 1 << 20;
+
+/** Stands for an array that was cut out, or is still to be printed. No client can guess it. */
+const MARK = `${randomBytes(12).toString('base64url')}:`;
+
+/** A JSON text whose number arrays were cut out. */
+export interface CarvedText {
+  /** What is left; texts that differ in their numbers only have the same. */
+  readonly envelope: string;
+  readonly text: Uint8Array;
+  /** Begin and end of each array in the text. */
+  readonly spans: readonly number[];
+}
+
+/** The same, parsed: what stands in for an array is for carvedArray(). */
+export interface CarvedJson extends CarvedText {
+  readonly value: unknown;
+}
+
+/** The bytes of an array that was cut out. */
+export interface ArraySpan {
+  readonly text: Uint8Array;
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** Where carveJson() writes: the number of arrays, then begin and end of each. */
+let spansOut = new Float64Array(33);
+
+/** Cuts out the number arrays under `data` of the objects in `inputs`: where the v2 protocol has tensors. */
+export function carve(text: Uint8Array): CarvedText {
+  const envelope = native.carveJson(text, MARK, spansOut);
+  const count = spansOut[0]!;
+  if (2 * count >= spansOut.length) {
+    spansOut = new Float64Array(2 * count + 1);
+    return carve(text);
+  }
+  const spans: number[] = [];
+  for (let i = 1; i <= 2 * count; i++) spans.push(spansOut[i]!);
+  return { envelope, text, spans };
+}
+
+/** A place in the envelope, in the body. */
+function inBody(at: number, spans: readonly number[]): number {
+  let shift = 0;
+  for (let i = 0; i < spans.length; i += 2) {
+    if (spans[i]! - shift >= at) break;
+    shift += spans[i + 1]! - spans[i]! - (MARK.length + String(i / 2).length + 2);
+  }
+  return at + shift;
+}
+
+/**
+ * Parses what carve() left.
+ *
+ * @throws InvalidInputError with the position in the text
+ */
+export function parseEnvelope(carved: CarvedText): CarvedJson {
+  const { envelope, text, spans } = carved;
+  try {
+    return { envelope, text, spans, value: JSON.parse(envelope) as unknown };
+  } catch (cause) {
+    const message = (cause as Error).message
+      // Positions are those of the body, not of what is left of it.
+      .replace(/position (\d+)(?: \(line \d+ column \d+\))?/, (_all, at: string) => {
+        return `position ${inBody(Number(at), spans)}`;
+      })
+      .replaceAll(MARK, '');
+    throw new InvalidInputError(`the JSON does not parse: ${message}`, { cause });
+  }
+}
+
+/** Both. */
+export function parseCarved(text: Uint8Array): CarvedJson {
+  return parseEnvelope(carve(text));
+}
+
+/** The index of the array that a value stands for; undefined for any other value. */
+export function arrayIndex(value: unknown): number | undefined {
+  if (typeof value !== 'string' || !value.startsWith(MARK)) return undefined;
+  return Number(value.slice(MARK.length));
+}
+
+/** An array by its index. */
+export function arrayAt({ text, spans }: CarvedText, index: number): ArraySpan {
+  return { text, begin: spans[2 * index]!, end: spans[2 * index + 1]! };
+}
+
+/** The array that a value of the text stands for; undefined for any other value. */
+export function carvedArray(json: CarvedJson, value: unknown): ArraySpan | undefined {
+  const index = arrayIndex(value);
+  return index === undefined ? undefined : arrayAt(json, index);
+}
+
+/**
+ * Reads an array of numbers, flat or nested, into memory of its own: a lease where that pays.
+ *
+ * @param count elements that there must be
+ * @param tokens whether NaN, Infinity and -Infinity may be there
+ * @param datatype what errors call the dtype
+ * @param where what the messages of errors begin with
+ * @throws InvalidInputError with the element and its byte in the text; OverloadError when the arena is full
+ */
+export function parseNumbers<D extends Exclude<DType, 'string'>>(
+  { text, begin, end }: ArraySpan,
+  dtype: D,
+  count: number,
+  tokens: boolean,
+  datatype: string,
+  where: string,
+): DataByDType[D] {
+  const bytes = count * bytesPerElement(dtype);
+  // An element takes a digit and a comma at least: no memory for what cannot be there.
+  if (bytes > MAX_UNSEEN_BYTES && count > (end - begin) / 2) {
+    throw new InvalidInputError(
+      `${where}: the shape holds ${count} elements, data has ${end - begin} bytes`,
+    );
+  }
+  const data = (
+    bytes >= LEASE_FROM_BYTES
+      ? allocate(dtype, [count]).data
+      : viewOf(dtype, new ArrayBuffer(bytes))
+  ) as DataByDType[D];
+  native.parseJson(text, begin, end, dtypeCodes[dtype], tokens, data, datatype, where);
+  return data;
+}
+
+/** A text with places for tensors, to be printed once or many times. */
+export interface JsonTemplate {
+  /** What is before, between and behind the tensors. */
+  readonly pieces: readonly Buffer[];
+  readonly bytes: number;
+  /** What errors call each tensor. */
+  readonly where: readonly string[];
+}
+
+/** Makes texts with tensors in them. */
+export class JsonPrinter {
+  readonly #where: string[] = [];
+
+  /** What to put where the next tensor's numbers shall be, flat. Not for strings. */
+  place(where: string): string {
+    this.#where.push(where);
+    return `${MARK}${this.#where.length - 1}`;
+  }
+
+  /** The value, with places for the tensors in the order of the calls of place(). */
+  template(value: unknown): JsonTemplate {
+    const pieces = JSON.stringify(value)
+      .split(`"${MARK}`)
+      .map((piece, i) =>
+        Buffer.from(i === 0 ? piece : piece.slice(piece.indexOf('"') + 1), 'utf8'),
+      );
+    const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    return { pieces, bytes, where: this.#where };
+  }
+}
+
+/**
+ * Longer texts are printed where there is room for the longest numbers, and copied to memory of their own
+ * length: what is allocated anew has to be cleared by the system first.
+ */
+const SHORT_BYTES = 64 * 1024;
+const MAX_SCRATCH_BYTES = 8 << 20;
+let scratch = Buffer.alloc(0);
+
+/**
+ * Prints the tensors into a template.
+ *
+ * @param tokens whether NaN and infinities may be printed
+ * @throws InvalidInputError for a number that JSON cannot say
+ */
+export function printJson(
+  template: JsonTemplate,
+  tensors: readonly Tensor[],
+  tokens: boolean,
+): Buffer {
+  const { pieces, where } = template;
+  if (tensors.length === 0) return pieces[0]!;
+  let bound = template.bytes;
+  for (const { dtype, data } of tensors) {
+    bound += native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
+  }
+  const isShort = bound <= SHORT_BYTES;
+  if (!isShort && scratch.length < bound) scratch = Buffer.allocUnsafeSlow(bound);
+  const out = isShort ? Buffer.allocUnsafe(bound) : scratch;
+  let at = pieces[0]!.copy(out);
+  for (let i = 0; i < tensors.length; i++) {
+    const { dtype, data } = tensors[i]!;
+    const view = data as Float32Array;
+    at = native.printJson(dtypeCodes[dtype], tokens, view, out, at, where[i]!);
+    at += pieces[i + 1]!.copy(out, at);
+  }
+  if (isShort) return out.subarray(0, at);
+  const text = Buffer.allocUnsafeSlow(at);
+  out.copy(text, 0, 0, at);
+  if (scratch.length > MAX_SCRATCH_BYTES) scratch = Buffer.alloc(0);
+  return text;
+}
