@@ -84,9 +84,13 @@ class Carver {
   // Past a value of any kind, by its brackets.
   bool Skip() {
     size_t depth = 0;
+    looked_ = at_;
     do {
       const char c = Peek();
-      if (c == '[' && depth == 0 && SkipNumbers()) return true;
+      if (c == '[' && depth == 0) {
+        if (SkipNumbers()) return true;
+        if (unclosed_) return false;
+      }
       if (c == '\0') return false;
       if (c == '"') {
         std::string_view ignored;
@@ -105,7 +109,9 @@ class Carver {
         ++at_;
       }
     } while (depth > 0);
-    return true;
+    // SkipNumbers() looks beyond the end of a value only where brackets do not match, and then nothing
+    // is to be cut out: or a text of such would be looked at once for each of its brackets.
+    return at_ >= looked_;
   }
   // Past an array that holds no string, at the speed of memchr. False, and nothing moved, where it
   // does.
@@ -115,7 +121,11 @@ class Carver {
     while (depth > 0) {
       const auto* close =
           static_cast<const char*>(std::memchr(at, ']', static_cast<size_t>(end_ - at)));
-      if (!close) return false;
+      if (!close) {
+        unclosed_ = true;
+        return false;
+      }
+      looked_ = close + 1;
       const auto length = static_cast<size_t>(close - at);
       if (std::memchr(at, '"', length)) return false;
       for (const char* open = at; (open = static_cast<const char*>(std::memchr(
@@ -131,6 +141,8 @@ class Carver {
   }
 
   const char* at_;
+  const char* looked_ = nullptr;  // how far SkipNumbers() looked
+  bool unclosed_ = false;         // and found no end
   const char* const end_;
   const char* const start_;
   std::vector<JsonSpan>* const spans_;
@@ -294,7 +306,14 @@ template <typename T>
 bool Slowly(const Written& number, T* out) {
   const auto [end, error] = std::from_chars(number.begin, number.end, *out);
   if (error == std::errc()) return true;
-  if (number.magnitude > 0) return false;
+  // Beyond one end of the range or the other: by where the first digit stands that is not zero.
+  int64_t magnitude = number.magnitude;
+  const char* at = number.begin + number.negative;
+  if (at < number.end && *at == '0') {
+    --magnitude;
+    for (at += 2; at < number.end && *at == '0'; ++at) --magnitude;
+  }
+  if (magnitude > 0) return false;
   *out = number.negative ? -T{0} : T{0};  // too small to be told from zero
   return true;
 }
@@ -687,13 +706,15 @@ Status Print(NonFinite policy, const T* data, size_t count, char* out, size_t* b
   *at++ = '[';
   for (size_t i = 0; i < count; ++i) {
     if (i > 0) *at++ = ',';
-    T value;
-    std::memcpy(&value, data + i, sizeof value);
     if constexpr (std::is_same_v<T, bool>) {
-      const std::string_view word = value ? "true" : "false";
+      uint8_t byte;  // a model may leave any
+      std::memcpy(&byte, data + i, 1);
+      const std::string_view word = byte ? "true" : "false";
       std::memcpy(at, word.data(), word.size());
       at += word.size();
     } else {
+      T value;
+      std::memcpy(&value, data + i, sizeof value);
       if constexpr (std::is_floating_point_v<T>) {
         if (!std::isfinite(value)) {
           const std::string_view word = std::isnan(value) ? "NaN"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "clock.h"
 #include "json_tensor.h"
 
 using namespace tercel;
@@ -183,10 +184,22 @@ TEST(JsonIsStrictAndSaysWhere) {
   // Too small to be told from zero is zero.
   CHECK_OK(Parse("[1e-400, -1e-400]", &two));
   CHECK(two[0] == 0 && two[1] == 0 && std::signbit(two[1]));
+  const std::string small = "0." + std::string(400, '0') + "1";
+  CHECK_OK(Parse("[" + small + ", -" + small + "e5]", &two));
+  CHECK(two[0] == 0 && two[1] == 0);
+  CHECK(!Parse("[1, " + small + "e500]", &two).ok());
   CHECK_OK(Parse("[NaN, -Infinity]", &two, NonFinite::kTokens));
   CHECK(std::isnan(two[0]) && std::isinf(two[1]) && two[1] < 0);
   CHECK_EQ(Print(two, NonFinite::kTokens), std::string("[NaN,-Infinity]"));
   CHECK_EQ(Print(two), std::string("element 0 is NaN, which JSON cannot say"));
+}
+
+TEST(JsonBoolsArePrintedWhateverTheirByte) {
+  const uint8_t bytes[] = {0, 1, 2, 255};
+  std::string text(JsonBound(DType::kBool, 4), ' ');
+  size_t size = 0;
+  CHECK_OK(PrintJsonTensor(DType::kBool, NonFinite::kRefused, bytes, 4, text.data(), &size));
+  CHECK_EQ(text.substr(0, size), std::string("[false,true,true,true]"));
 }
 
 TEST(JsonArraysAreCutOut) {
@@ -202,6 +215,14 @@ TEST(JsonArraysAreCutOut) {
   CHECK_EQ(envelope, std::string(R"({"id":"a\"]","inputs":[{"name":"x","data":"M:0","shape":[3]},)"
                                  R"( {"data" : "M:1" ,"name":"[s"}, {"data":7}],"data":[9],)"
                                  R"("outputs":[{"data":[8]}]})"));
+  // Brackets that do not match must not cost a look at the whole text each.
+  for (const std::string unit : {"[[}],", "[},", "[[[", "{\"data\":["}) {
+    std::string hostile = "{\"inputs\":[";
+    for (int i = 0; i < 100'000; ++i) hostile += unit;
+    const int64_t start = NowNs();
+    CarveJson(hostile + "1]}", "M:", &envelope, &spans);
+    CHECK(NowNs() - start < 1'000'000'000);
+  }
   // Whatever is cut short, is not cut out, and nothing is read past its end.
   for (size_t length = 0; length < text.size(); ++length) {
     const std::string part = text.substr(0, length);

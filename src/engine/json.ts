@@ -16,9 +16,6 @@ import { allocate } from './runtime.js';
 /** Tensors of so many bytes are worth a lease: runs take them as they are. */
 const LEASE_FROM_BYTES = 16 * 1024;
 
-/** So much may a shape take before its data was looked at. */
-const MAX_UNSEEN_BYTES = 1 << 20;
-
 /** Stands for an array that was cut out, or is still to be printed. No client can guess it. */
 const MARK = `${randomBytes(12).toString('base64url')}:`;
 
@@ -44,23 +41,30 @@ export interface ArraySpan {
 }
 
 /** Where carveJson() writes: the number of arrays, then begin and end of each. */
-let spansOut = new Float64Array(33);
+const MAX_ARRAYS = 4096;
+const spansOut = new Float64Array(1 + 2 * MAX_ARRAYS);
 
-/** Cuts out the number arrays under `data` of the objects in `inputs`: where the v2 protocol has tensors. */
+/**
+ * Cuts out the number arrays under `data` of the objects in `inputs`: where the v2 protocol has tensors.
+ *
+ * @throws InvalidInputError for more arrays than any model has inputs
+ */
 export function carve(text: Uint8Array): CarvedText {
   const envelope = native.carveJson(text, MARK, spansOut);
   const count = spansOut[0]!;
-  if (2 * count >= spansOut.length) {
-    spansOut = new Float64Array(2 * count + 1);
-    return carve(text);
+  if (count > MAX_ARRAYS) {
+    throw new InvalidInputError(
+      `the request has ${count} arrays of data; ${MAX_ARRAYS} are allowed`,
+    );
   }
   const spans: number[] = [];
   for (let i = 1; i <= 2 * count; i++) spans.push(spansOut[i]!);
   return { envelope, text, spans };
 }
 
-/** A place in the envelope, in the body. */
-function inBody(at: number, spans: readonly number[]): number {
+/** A place in the envelope, counted in characters, as one in the body, in bytes. */
+function inBody(characters: number, envelope: string, spans: readonly number[]): number {
+  const at = Buffer.byteLength(envelope.slice(0, characters));
   let shift = 0;
   for (let i = 0; i < spans.length; i += 2) {
     if (spans[i]! - shift >= at) break;
@@ -82,7 +86,7 @@ export function parseEnvelope(carved: CarvedText): CarvedJson {
     const message = (cause as Error).message
       // Positions are those of the body, not of what is left of it.
       .replace(/position (\d+)(?: \(line \d+ column \d+\))?/, (_all, at: string) => {
-        return `position ${inBody(Number(at), spans)}`;
+        return `position ${inBody(Number(at), envelope, spans)}`;
       })
       .replaceAll(MARK, '');
     throw new InvalidInputError(`the JSON does not parse: ${message}`, { cause });
@@ -102,6 +106,7 @@ export function arrayIndex(value: unknown): number | undefined {
 
 /** An array by its index. */
 export function arrayAt({ text, spans }: CarvedText, index: number): ArraySpan {
+  if (!(2 * index < spans.length)) throw new InvalidInputError('no such array');
   return { text, begin: spans[2 * index]!, end: spans[2 * index + 1]! };
 }
 
@@ -130,7 +135,7 @@ export function parseNumbers<D extends Exclude<DType, 'string'>>(
 ): DataByDType[D] {
   const bytes = count * bytesPerElement(dtype);
   // An element takes a digit and a comma at least: no memory for what cannot be there.
-  if (bytes > MAX_UNSEEN_BYTES && count > (end - begin) / 2) {
+  if (bytes >= LEASE_FROM_BYTES && count > (end - begin) / 2) {
     throw new InvalidInputError(
       `${where}: the shape holds ${count} elements, data has ${end - begin} bytes`,
     );
@@ -201,8 +206,12 @@ export function printJson(
     bound += native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
   }
   const isShort = bound <= SHORT_BYTES;
-  if (!isShort && scratch.length < bound) scratch = Buffer.allocUnsafeSlow(bound);
-  const out = isShort ? Buffer.allocUnsafe(bound) : scratch;
+  const out = isShort
+    ? Buffer.allocUnsafe(bound)
+    : scratch.length >= bound
+      ? scratch
+      : Buffer.allocUnsafeSlow(bound);
+  if (!isShort && bound <= MAX_SCRATCH_BYTES) scratch = out;
   let at = pieces[0]!.copy(out);
   for (let i = 0; i < tensors.length; i++) {
     const { dtype, data } = tensors[i]!;
@@ -213,6 +222,5 @@ export function printJson(
   if (isShort) return out.subarray(0, at);
   const text = Buffer.allocUnsafeSlow(at);
   out.copy(text, 0, 0, at);
-  if (scratch.length > MAX_SCRATCH_BYTES) scratch = Buffer.alloc(0);
   return text;
 }

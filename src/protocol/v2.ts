@@ -68,6 +68,14 @@ interface JsonObject {
   [key: string]: unknown;
 }
 
+/** What a client sent, for a message: short, whatever it is. */
+function excerpt(value: unknown): string {
+  if (typeof value === 'object' && value !== null) {
+    return Array.isArray(value) ? 'an array' : 'an object';
+  }
+  return value === undefined ? 'undefined' : JSON.stringify(value).slice(0, 100);
+}
+
 function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
@@ -93,7 +101,7 @@ function dtypeOf(input: JsonObject, where: string): DType {
   const dtype = dtypes.get(input['datatype'] as string);
   if (!dtype) {
     throw new InvalidInputError(
-      `${where}: datatype ${JSON.stringify(input['datatype'])} is not one of ${[...dtypes.keys()].join(', ')}`,
+      `${where}: datatype ${excerpt(input['datatype'])} is not one of ${[...dtypes.keys()].join(', ')}`,
     );
   }
   return dtype;
@@ -149,7 +157,7 @@ function stringsFromJson(span: ArraySpan, count: number, where: string): string[
   const wrong = strings.findIndex((value) => typeof value !== 'string');
   if (wrong >= 0) {
     throw new InvalidInputError(
-      `${where}: element ${wrong} of data, ${JSON.stringify(strings[wrong])}, is no BYTES`,
+      `${where}: element ${wrong} of data, ${excerpt(strings[wrong])}, is no BYTES`,
     );
   }
   return strings as string[];
