@@ -143,7 +143,7 @@ export class HotInfer {
     const carved = isHeader ? undefined : carve(json);
     const envelope = carved ? carved.envelope : json.toString('latin1');
     const isShort = envelope.length <= MAX_PLANNED_JSON;
-    const key = isShort ? `${binary.length} ${envelope}` : '';
+    const key = isShort ? `${carved ? 'cut' : 'raw'} ${binary.length} ${envelope}` : '';
     const known = isShort ? this.#plans.get(key) : undefined;
     if (known) return { plan: known, inputs: plannedInputs(known, carved, binary) };
     const parsed = parseEnvelope(carved ?? carve(json));

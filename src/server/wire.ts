@@ -91,7 +91,7 @@ class Body {
 
 /** One connection, with one request at a time: what comes behind it waits. */
 class Connection implements Reply {
-  /** When the last request began, or the connection. */
+  /** When the last request began, or was answered, or the connection began. */
   since: number;
   readonly #wire: Wire;
   readonly #socket: Socket;
@@ -122,8 +122,13 @@ class Connection implements Reply {
     return this.#body !== undefined;
   }
 
-  /** Sends what is written, and no more. */
+  /** Sends what is written, and no more; the second time it does not wait for the client either. */
   readonly end = (): void => {
+    if (this.#socket.writableEnded) {
+      this.#socket.destroy();
+      return;
+    }
+    this.#behind = undefined;
     this.#socket.off('data', this.#onData);
     this.#socket.resume(); // what comes still is nobody's
     this.#socket.destroySoon();
@@ -253,11 +258,18 @@ class Connection implements Reply {
       setImmediate(this.#goOn);
     } else {
       this.#busy = false;
+      this.since = this.#wire.now; // the client has its time from the answer on
     }
   }
 
   readonly #goOn = (): void => {
+    if (this.#socket.writableEnded) return;
     this.#busy = false;
+    this.since = this.#wire.now;
+    if (this.#wire.closing) {
+      this.end();
+      return;
+    }
     const behind = this.#behind;
     this.#behind = undefined;
     if (this.#socket.destroyed) return;
@@ -357,6 +369,10 @@ export class Wire {
   }
 
   #take(socket: Socket): void {
+    if (this.closing) {
+      socket.destroy(); // nobody would end it any more
+      return;
+    }
     const isSeenByOthers = this.#server.listenerCount('request') > this.#requestListeners;
     if (!this.#infer.enabled || isSeenByOthers || isTraced()) {
       this.#give(socket);

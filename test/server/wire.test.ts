@@ -361,6 +361,41 @@ describe('the wire', () => {
     apps.pop();
   });
 
+  it('reads the worst of heads quickly', async () => {
+    const app = await serve();
+    const spaces = ' '.repeat(15_000);
+    for (const header of [`X:${spaces}\x01`, `X:${spaces}y${spaces}`, `X:${'\t'.repeat(15_000)}`]) {
+      const socket = await connect(app);
+      const answers = all(socket);
+      const started = performance.now();
+      socket.write(request({ headers: [header, 'Connection: close'] }));
+      expect([200, 400, 431]).toContain((await answers)[0]!.status);
+      expect(performance.now() - started).toBeLessThan(2000);
+    }
+  });
+
+  it('closes while a client is slow to read, and while others connect', async () => {
+    const app = await serve();
+    const slowReader = await connect(app);
+    slowReader.pause();
+    slowReader.write(request({ rows: 500_000 }));
+    while (app.hotRequests < 1) await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const closing = app.close();
+    const late = net.connect({
+      host: '127.0.0.1',
+      port: (app.server.address() as AddressInfo).port,
+    });
+    late.on('error', () => {});
+    const answers = all(slowReader);
+    const started = performance.now();
+    await closing;
+    expect(performance.now() - started).toBeLessThan(5000);
+    expect((await answers).map(({ status }) => status)).toEqual([200]);
+    late.destroy();
+    apps.pop();
+  });
+
   it('ends the run of a client that goes away, at whatever point', async () => {
     const app = await serve();
     const { model } = engine.find('slow')!;
