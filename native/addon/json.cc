@@ -2,29 +2,28 @@
 
 #include "closure.h"
 #include "json_tensor.h"
+#include "values.h"
 
 namespace tercel::addon {
 
 namespace {
 
-// A typed array's memory; empty for anything else.
+// A typed array; of no elements for anything else.
 struct View {
+  napi_typedarray_type type = napi_uint8_array;
+  size_t length = 0;
   uint8_t* data = nullptr;
-  size_t bytes = 0;
 };
 
 View ViewOf(napi_env env, napi_value value) {
-  napi_typedarray_type type;
-  size_t length = 0;
+  View view;
   void* data = nullptr;
-  if (napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr) != napi_ok)
+  if (napi_get_typedarray_info(env, value, &view.type, &view.length, &data, nullptr, nullptr) !=
+      napi_ok) {
     return {};
-  const size_t size =
-      type == napi_float64_array || type == napi_bigint64_array || type == napi_biguint64_array ? 8
-      : type == napi_float32_array || type == napi_int32_array || type == napi_uint32_array     ? 4
-      : type == napi_int16_array || type == napi_uint16_array                                   ? 2
-                                                                                                : 1;
-  return {static_cast<uint8_t*>(data), length * size};
+  }
+  view.data = static_cast<uint8_t*>(data);
+  return view;
 }
 
 DType ReadDType(napi_env env, napi_value value) { return static_cast<DType>(ReadUint32(env, value)); }
@@ -54,12 +53,11 @@ napi_value Carve(napi_env env, napi_callback_info info) {
   const View out = ViewOf(env, args[2]);
   std::string envelope;
   std::vector<JsonSpan> spans;
-  CarveJson({reinterpret_cast<const char*>(bytes.data), bytes.bytes},
+  CarveJson({reinterpret_cast<const char*>(bytes.data), bytes.length},
             Napi::Value(env, args[1]).ToString().Utf8Value(), &envelope, &spans);
   auto* numbers = reinterpret_cast<double*>(out.data);
-  const size_t room = out.bytes / sizeof(double);
-  if (room > 0) numbers[0] = static_cast<double>(spans.size());
-  for (size_t i = 0; i < spans.size() && 2 * i + 2 < room; ++i) {
+  if (out.length > 0) numbers[0] = static_cast<double>(spans.size());
+  for (size_t i = 0; i < spans.size() && 2 * i + 2 < out.length; ++i) {
     numbers[2 * i + 1] = static_cast<double>(spans[i].begin);
     numbers[2 * i + 2] = static_cast<double>(spans[i].end);
   }
@@ -76,18 +74,14 @@ napi_value Parse(napi_env env, napi_callback_info info) {
   const size_t end = ReadSize(env, args[2]);
   const DType dtype = ReadDType(env, args[3]);
   const View out = ViewOf(env, args[5]);
-  if (end > bytes.bytes || begin > end || !HasJsonForm(dtype)) {
+  if (end > bytes.length || begin > end || !MayHold(out.type, dtype)) {
     return self->Throw(Prefixed(env, args[7], Status::InvalidInput("no such span or dtype")));
   }
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data) + begin, end - begin);
-  const NonFinite policy = ReadPolicy(env, args[4]);
-  const size_t count = out.bytes / DTypeBytes(dtype);
-  Status status = ParseJsonTensor(text, begin, dtype, policy, out.data, count, "");
-  if (!status.ok()) {
-    // Again, for the message: the name is not worth reading for each request.
-    status = ParseJsonTensor(text, begin, dtype, policy, out.data, count,
-                             Napi::Value(env, args[6]).ToString().Utf8Value());
-  }
+  char datatype[16] = {};
+  napi_get_value_string_utf8(env, args[6], datatype, sizeof datatype, nullptr);
+  Status status =
+      ParseJsonTensor({reinterpret_cast<const char*>(bytes.data) + begin, end - begin}, begin, dtype,
+                      ReadPolicy(env, args[4]), out.data, out.length, datatype);
   return status.ok() ? Undefined(env) : self->Throw(Prefixed(env, args[7], status));
 }
 
@@ -107,12 +101,12 @@ napi_value Print(napi_env env, napi_callback_info info) {
   const View data = ViewOf(env, args[2]);
   const View out = ViewOf(env, args[3]);
   const size_t at = ReadSize(env, args[4]);
-  const size_t count = HasJsonForm(dtype) ? data.bytes / DTypeBytes(dtype) : 0;
-  if (!HasJsonForm(dtype) || at > out.bytes || out.bytes - at < JsonBound(dtype, count)) {
+  if (!MayHold(data.type, dtype) || at > out.length ||
+      out.length - at < JsonBound(dtype, data.length)) {
     return self->Throw(Prefixed(env, args[5], Status::InvalidInput("no such dtype, or no room")));
   }
   size_t bytes = 0;
-  Status status = PrintJsonTensor(dtype, ReadPolicy(env, args[1]), data.data, count,
+  Status status = PrintJsonTensor(dtype, ReadPolicy(env, args[1]), data.data, data.length,
                                   reinterpret_cast<char*>(out.data) + at, &bytes);
   if (!status.ok()) return self->Throw(Prefixed(env, args[5], status));
   return Napi::Number::New(env, static_cast<double>(at + bytes));

@@ -11,9 +11,9 @@ namespace {
 // JS looks for the result by itself while it is expected sooner than a wake would bring it.
 constexpr int64_t kWorthPollingNs = 100'000;
 // Under load batches take longer, and a lane that wakes us loses as much time as we.
+constexpr int64_t kLongestPolledNs = 1'000'000;
 // Three years are no timeout.
 constexpr double kLongestTimeoutMs = 1e11;
-constexpr int64_t kLongestPolledNs = 1'000'000;
 }  // namespace
 
 RunJob::RunJob(Ref<ModelHandle> handle)

@@ -56,11 +56,6 @@ napi_typedarray_type ArrayOf(DType dtype) {
   }
 }
 
-bool MayHold(napi_typedarray_type type, DType dtype) {
-  const napi_typedarray_type wanted = ArrayOf(dtype);
-  return type == wanted || (type == napi_uint8_clamped_array && wanted == napi_uint8_array);
-}
-
 const char* ArrayName(napi_typedarray_type type) {
   for (const ArrayRow& row : kArrays) {
     if (row.type == type) return row.name;
@@ -77,6 +72,11 @@ const ValueType& Unwrapped(const ValueType& type) {
 }
 
 }  // namespace
+
+bool MayHold(napi_typedarray_type type, DType dtype) {
+  const napi_typedarray_type wanted = ArrayOf(dtype);
+  return type == wanted || (type == napi_uint8_clamped_array && wanted == napi_uint8_array);
+}
 
 Status ReadShape(MetaReader* meta, Argument* out) {
   out->dtype = meta->NextInt();

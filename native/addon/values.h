@@ -106,6 +106,9 @@ struct Argument {
   bool is_numbers() const { return dtype > 0 && type() != DType::kString; }
 };
 
+// Whether an array of the type may hold a tensor's numbers: float16 travels as its bits.
+bool MayHold(napi_typedarray_type type, DType dtype);
+
 // Reads dtype, rank and dims.
 Status ReadShape(MetaReader* meta, Argument* out);
 // Checks it against the declared type; for numbers finds the memory and checks its kind and length.
