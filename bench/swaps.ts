@@ -13,7 +13,7 @@ import { median, percentile, print, show, type Bar } from './statistics.js';
 
 /** One run at a time: a processor is left to the load, as it should be where versions change. */
 const CLIENTS = 1;
-const ROUNDS = 3;
+const ROUNDS = 7;
 
 /** A chain of large matrices: 400 MB, seconds to read, optimise and pack. */
 function heavy(): Uint8Array {

@@ -95,7 +95,7 @@ Arena::~Arena() {
       page += span->pages;
       delete span;
     }
-    UnmapPages(slab, slab->bytes);
+    options_.unmap(slab, slab->bytes);
   }
 }
 
@@ -119,24 +119,28 @@ void* Arena::Allocate(size_t bytes) {
   const int index = ClassOf(bytes);
   if (index == kLarge) {
     if (bytes > kMaxBytes) return nullptr;
-    std::lock_guard<std::mutex> lock(pages_mutex_);
     Span* span = TakePages((bytes + kPageBytes - 1) / kPageBytes);
     if (!span) return nullptr;
     Count(span->pages * kPageBytes);
     return span->data();
   }
   SizeClass& size_class = classes_[index];
-  std::lock_guard<std::mutex> lock(size_class.mutex);
+  std::unique_lock<std::mutex> lock(size_class.mutex);
   Span* span = size_class.with_room;
   if (!span) {
-    std::lock_guard<std::mutex> pages_lock(pages_mutex_);
+    // Without the lock: others free and take objects of this size meanwhile, and may bring a span too.
+    lock.unlock();
     span = TakePages(kSpanPages);
     if (!span) return nullptr;
-    span->size_class = index;
     span->free_list = nullptr;
     span->used = span->carved = 0;
     span->capacity = static_cast<uint32_t>(kSpanPages * kPageBytes / size_class.bytes);
-    for (uint32_t i = 0; i < kSpanPages; ++i) span->slab->page_map[span->first_page + i] = span;
+    lock.lock();
+    {
+      std::lock_guard<std::mutex> pages_lock(pages_mutex_);
+      span->size_class = index;
+      for (uint32_t i = 0; i < kSpanPages; ++i) span->slab->page_map[span->first_page + i] = span;
+    }
     size_class.Link(span);
   }
   void* object;
@@ -182,39 +186,52 @@ void Arena::Free(void* data) {
 Arena::Slab* Arena::MapSlab(size_t pages) {
   const size_t total = pages + kHeaderPages;
   const size_t bytes = (total * kPageBytes + kSlabBytes - 1) / kSlabBytes * kSlabBytes;
-  if (options_.max_bytes && reserved_.load() + bytes > options_.max_bytes) return nullptr;
-  void* memory = MapPages(bytes, kSlabBytes, options_.pages);
-  if (!memory) return nullptr;
-  auto* slab = static_cast<Slab*>(memory);  // zeroed by the system
+  const uint64_t reserved = reserved_.fetch_add(bytes) + bytes;
+  void* memory = options_.max_bytes && reserved > options_.max_bytes
+                     ? nullptr
+                     : options_.map(bytes, kSlabBytes, options_.pages);
+  if (!memory) {
+    reserved_.fetch_sub(bytes);
+    return nullptr;
+  }
+  auto* slab = static_cast<Slab*>(memory);  // zeroed by the system, now: a huge page of it
   slab->bytes = bytes;
   slab->pages = static_cast<uint32_t>(bytes / kPageBytes);
-  slabs_.insert(slab);
-  reserved_.fetch_add(bytes);
   slab_count_.fetch_add(1);
   return slab;
 }
 
+void Arena::UnmapSlab(Slab* slab) {
+  reserved_.fetch_sub(slab->bytes);
+  slab_count_.fetch_sub(1);
+  options_.unmap(slab, slab->bytes);
+}
+
 Arena::Span* Arena::TakePages(size_t pages) {
-  Span* span = nullptr;
   Span key{};
   key.pages = static_cast<uint32_t>(pages);
+  std::unique_lock<std::mutex> lock(pages_mutex_);
   auto found = free_spans_.lower_bound(&key);
   // An oversized slab's span is never split: it serves only what nearly fills it.
   if (found != free_spans_.end() &&
       ((*found)->slab->pages == kSlabPages || (*found)->pages <= pages + pages / 4)) {
-    span = *found;
+    Span* span = *found;
     free_spans_.erase(found);
-  } else {
-    Slab* slab = MapSlab(pages);
-    if (!slab) return nullptr;
-    span = new (std::nothrow) Span{};
-    if (!span) return nullptr;
-    span->slab = slab;
-    span->first_page = kHeaderPages;
-    span->pages = slab->pages - kHeaderPages;
+    span->free = false;
+    return SplitFree(span, pages);
   }
-  span->free = false;
-  span->size_class = kLarge;
+  lock.unlock();
+  auto* span = new (std::nothrow) Span{};
+  Slab* slab = span ? MapSlab(pages) : nullptr;
+  if (!slab) {
+    delete span;
+    return nullptr;
+  }
+  span->slab = slab;
+  span->first_page = kHeaderPages;
+  span->pages = slab->pages - kHeaderPages;
+  lock.lock();
+  slabs_.insert(slab);
   return SplitFree(span, pages);
 }
 
@@ -284,8 +301,8 @@ size_t Arena::Trim() {
       span = next;
     }
   }
-  size_t given_back = 0;
-  std::lock_guard<std::mutex> lock(pages_mutex_);
+  std::vector<Slab*> whole;
+  std::unique_lock<std::mutex> lock(pages_mutex_);
   for (auto it = free_spans_.begin(); it != free_spans_.end();) {
     Span* span = *it;
     Slab* slab = span->slab;
@@ -295,11 +312,14 @@ size_t Arena::Trim() {
     }
     it = free_spans_.erase(it);
     slabs_.erase(slab);
-    given_back += slab->bytes;
-    reserved_.fetch_sub(slab->bytes);
-    slab_count_.fetch_sub(1);
+    whole.push_back(slab);
     delete span;
-    UnmapPages(slab, slab->bytes);
+  }
+  lock.unlock();
+  size_t given_back = 0;
+  for (Slab* slab : whole) {
+    given_back += slab->bytes;
+    UnmapSlab(slab);
   }
   return given_back;
 }

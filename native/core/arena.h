@@ -28,6 +28,9 @@ namespace tercel {
 struct ArenaOptions {
   PageOptions pages;
   size_t max_bytes = 0;  // limit on reserved bytes; 0 is none
+  // Where slabs come from; called without a lock.
+  void* (*map)(size_t bytes, size_t alignment, const PageOptions& options) = &MapPages;
+  void (*unmap)(void* data, size_t bytes) = &UnmapPages;
 };
 
 struct ArenaStats {
@@ -69,10 +72,13 @@ class Arena {
   };
 
   static int ClassOf(size_t bytes);
-  Span* TakePages(size_t pages);  // REQUIRES: pages_mutex_ held
-  void ReturnPages(Span* span);   // REQUIRES: pages_mutex_ held
-  Slab* MapSlab(size_t pages);    // REQUIRES: pages_mutex_ held
-  Span* SplitFree(Span* span, size_t pages);
+  // The system is asked without a lock: a huge page takes milliseconds where the host has to find it,
+  // and every run of every model takes pages (bench/swaps.ts: p99 2.1x beside a load of 400 MB).
+  Span* TakePages(size_t pages);  // REQUIRES: pages_mutex_ not held; the span is large
+  Slab* MapSlab(size_t pages);
+  void UnmapSlab(Slab* slab);
+  void ReturnPages(Span* span);               // REQUIRES: pages_mutex_ held
+  Span* SplitFree(Span* span, size_t pages);  // REQUIRES: pages_mutex_ held
   void Count(size_t bytes);
 
   const ArenaOptions options_;

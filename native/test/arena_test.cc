@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <random>
+#include <semaphore>
 #include <thread>
 
 #include "check.h"
@@ -114,6 +115,53 @@ TEST(ArenaSurvivesRandomUseFromThreads) {
   CHECK_EQ(arena.Stats().allocations, arena.Stats().frees);
   arena.Trim();
   CHECK_EQ(arena.Stats().reserved_bytes, uint64_t{0});
+}
+
+// A system that takes its time for pages holds up who asked for them, and nobody else.
+TEST(ArenaServesOthersWhileTheSystemIsAsked) {
+  static std::binary_semaphore asked(0), answer(0);
+  static std::atomic<bool> slow{false};
+  ArenaOptions options;
+  options.map = [](size_t bytes, size_t alignment, const PageOptions& pages) {
+    if (slow) {
+      asked.release();
+      answer.acquire();
+    }
+    return MapPages(bytes, alignment, pages);
+  };
+  options.unmap = [](void* data, size_t bytes) {
+    if (slow) {
+      asked.release();
+      answer.acquire();
+    }
+    UnmapPages(data, bytes);
+  };
+  Arena arena(options);
+  void* page = arena.Allocate(1 << 20);  // there is a slab now, with room
+  auto others = [&] {
+    void* large = arena.Allocate(2 << 20);
+    void* small = arena.Allocate(256);
+    CHECK(large != nullptr && small != nullptr);
+    arena.Free(large);
+    arena.Free(small);
+    (void)arena.Stats();
+  };
+  slow = true;
+  void* huge = nullptr;
+  std::thread asking([&] { huge = arena.Allocate(100 << 20); });
+  asked.acquire();
+  others();
+  answer.release();
+  asking.join();
+  CHECK(huge != nullptr);
+  arena.Free(huge);
+  std::thread trimming([&] { CHECK(arena.Trim() >= (100 << 20)); });
+  asked.acquire();
+  others();
+  answer.release();
+  trimming.join();
+  slow = false;
+  arena.Free(page);
 }
 
 TEST(LeaseIsCountedAndFound) {
