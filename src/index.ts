@@ -41,5 +41,8 @@ export {
   type RepositoryOptions,
 } from './engine/repository.js';
 export type { ModelConfig } from './engine/config/model-config.js';
+export { SharedMemory, type SharedRegion } from './engine/shared-memory.js';
+export { createGrpcServer, GrpcServer, type GrpcServerOptions } from './server/grpc.js';
+export { Logging } from './server/logging.js';
 export { createServer, type ServerOptions } from './server/server.js';
 export { version } from './version.js';

@@ -137,6 +137,11 @@ export interface NativeAddon {
   cancel(slot: number): void;
   flush(): void;
   allocate(bytes: number): ArrayBuffer;
+  /** See native/core/shared_memory.h: runs use it in place, like what allocate() gives. */
+  mapShared(key: string, offset: number, bytes: number): ArrayBuffer;
+  /** Whether all of what was mapped can still be touched. */
+  sharedIntact(buffer: ArrayBuffer): boolean;
+  detachShared(buffer: ArrayBuffer): void;
   stats(): Record<string, unknown>;
   providers(): string[];
   trim(): void;

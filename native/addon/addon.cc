@@ -11,6 +11,7 @@
 #include "env.h"
 #include "json.h"
 #include "read.h"
+#include "shared_memory.h"
 #include "tasks.h"
 #include "values.h"
 
@@ -181,6 +182,51 @@ napi_value Allocate(napi_env env, napi_callback_info info) {
   return buffer;
 }
 
+// mapShared(key, offset, bytes): an ArrayBuffer over system shared memory that others made
+napi_value MapShared(napi_env env, napi_callback_info info) {
+  napi_value args[3];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  int64_t offset = 0, bytes = 0;
+  napi_get_value_int64(env, args[1], &offset);
+  napi_get_value_int64(env, args[2], &bytes);
+  if (offset < 0 || bytes < 0 || static_cast<uint64_t>(bytes) > kMaxBufferBytes) {
+    return self->Throw(Status::InvalidInput("shared memory: a region has at most 4 GiB"));
+  }
+  Runtime* runtime = self->runtime();
+  Ref<Lease> lease;
+  Status status = MapSharedMemory(Napi::Value(env, args[0]).ToString().Utf8Value(),
+                                  static_cast<uint64_t>(offset), static_cast<uint64_t>(bytes), &lease);
+  if (!status.ok()) return self->Throw(status);
+  napi_value buffer = LeaseToArrayBuffer(env, runtime, lease, static_cast<size_t>(bytes));
+  if (buffer) return buffer;
+  return self->Throw(Status::InvalidInput("shared memory: this build of Node has no external buffers"));
+}
+
+// The lease that an ArrayBuffer stands for, if any.
+Ref<Lease> LeaseOf(napi_env env, AddonEnv* self, napi_value buffer) {
+  void* data = nullptr;
+  size_t bytes = 0;
+  if (napi_get_arraybuffer_info(env, buffer, &data, &bytes) != napi_ok || bytes == 0) return nullptr;
+  return self->runtime()->lease_table()->Find(data, bytes);
+}
+
+// sharedIntact(buffer): false once the object is shorter than the region
+napi_value SharedIntact(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const Ref<Lease> lease = LeaseOf(env, self, args[0]);
+  return Napi::Boolean::New(env, lease && lease->intact());
+}
+
+// detachShared(buffer): JS can no longer reach it; the mapping ends with the runs that use it, and the
+// garbage collector's next turn
+napi_value DetachShared(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  ReadCall<AddonEnv>(env, info, args);
+  napi_detach_arraybuffer(env, args[0]);
+  return nullptr;
+}
+
 napi_value Stats(napi_env env, napi_callback_info) { return DescribeRuntime(env); }
 
 napi_value Providers(napi_env env, napi_callback_info info) {
@@ -236,6 +282,9 @@ napi_value Init(napi_env env, napi_value exports) {
       AddFunction(env, exports, "cancel", Cancel, self) &&
       AddFunction(env, exports, "flush", Flush, self) &&
       AddFunction(env, exports, "allocate", Allocate, self) &&
+      AddFunction(env, exports, "mapShared", MapShared, self) &&
+      AddFunction(env, exports, "sharedIntact", SharedIntact, self) &&
+      AddFunction(env, exports, "detachShared", DetachShared, self) &&
       AddFunction(env, exports, "stats", Stats, self) &&
       AddFunction(env, exports, "providers", Providers, self) &&
       AddFunction(env, exports, "trim", Trim, self) &&

@@ -339,19 +339,24 @@ ArenaStats Arena::Stats() const {
 
 std::atomic<uint64_t> Lease::live_{0};
 
-Lease::Lease(Arena* arena, uint8_t* data, size_t bytes) : arena_(arena), data_(data), bytes_(bytes) {
+Lease::Lease(Arena* arena, uint8_t* data, size_t bytes, std::unique_ptr<Mapping> mapping)
+    : arena_(arena), data_(data), bytes_(bytes), mapping_(std::move(mapping)) {
   live_.fetch_add(1, std::memory_order_relaxed);
 }
 
 Lease::~Lease() {
-  arena_->Free(data_);
+  if (arena_) arena_->Free(data_);
   live_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 Ref<Lease> Lease::Take(Arena* arena, size_t bytes) {
   void* data = arena->Allocate(bytes);
   if (!data) return nullptr;
-  return Ref<Lease>(new Lease(arena, static_cast<uint8_t*>(data), bytes));
+  return Ref<Lease>(new Lease(arena, static_cast<uint8_t*>(data), bytes, nullptr));
+}
+
+Ref<Lease> Lease::Over(uint8_t* data, size_t bytes, std::unique_ptr<Mapping> mapping) {
+  return Ref<Lease>(new Lease(nullptr, data, bytes, std::move(mapping)));
 }
 
 void LeaseTable::Add(Lease* lease) {

@@ -97,26 +97,38 @@ class Arena {
   std::atomic<uint64_t> frees_{0};
 };
 
+// Memory from elsewhere that a lease stands for; unmapped when it is destroyed.
+class Mapping {
+ public:
+  virtual ~Mapping() = default;
+  // Whether all of it can still be touched.
+  virtual bool Intact() const = 0;
+};
+
 // A counted span. Whoever holds a Ref keeps the memory: a job in flight, a binding, a JS buffer.
 class Lease : public RefCounted<Lease> {
  public:
   // Null when the arena is full.
   static Ref<Lease> Take(Arena* arena, size_t bytes);
+  // Over memory that is not the arena's.
+  static Ref<Lease> Over(uint8_t* data, size_t bytes, std::unique_ptr<Mapping> mapping);
 
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  bool intact() const { return !mapping_ || mapping_->Intact(); }
 
   // Leases alive in the process.
   static uint64_t Live() { return live_.load(std::memory_order_relaxed); }
 
  private:
   friend class RefCounted<Lease>;
-  Lease(Arena* arena, uint8_t* data, size_t bytes);
+  Lease(Arena* arena, uint8_t* data, size_t bytes, std::unique_ptr<Mapping> mapping);
   ~Lease();
 
   Arena* const arena_;
   uint8_t* const data_;
   const size_t bytes_;
+  const std::unique_ptr<Mapping> mapping_;  // null where the memory is the arena's
   static std::atomic<uint64_t> live_;
 };
 

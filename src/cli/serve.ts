@@ -3,12 +3,16 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { createEngine } from '../engine/engine.js';
 import type { ControlMode, RepositoryEvent } from '../engine/repository.js';
 import { TercelError } from '../errors.js';
+import { SharedMemory } from '../engine/shared-memory.js';
+import { createGrpcServer } from '../server/grpc.js';
+import { Logging } from '../server/logging.js';
 import { createServer } from '../server/server.js';
 
 interface ServeFlags {
   models: string;
   host: string;
   httpPort: number;
+  grpcPort: number | false;
   modelControl: ControlMode;
   loadModel: string[];
   pollSeconds: number;
@@ -19,6 +23,7 @@ interface ServeFlags {
   bodyLimit: number;
   adminToken?: string;
   allowAdmin?: boolean;
+  allowSharedMemory?: boolean;
   verbose?: boolean;
 }
 
@@ -43,7 +48,14 @@ function seconds(text: string): number {
 /** How long requests in flight may take after the first signal. */
 const GRACE_MS = 10_000;
 
-function report(event: RepositoryEvent): void {
+function report(event: RepositoryEvent, { settings }: Logging): void {
+  const wanted = {
+    loaded: settings.log_info,
+    unloaded: settings.log_info,
+    failed: settings.log_error,
+    warning: settings.log_warning,
+  };
+  if (!wanted[event.kind]) return;
   switch (event.kind) {
     case 'loaded':
       console.log(`loaded ${event.name} version ${event.version} in ${event.ms.toFixed(0)} ms`);
@@ -68,12 +80,22 @@ async function serve(flags: ServeFlags): Promise<void> {
   const engine = createEngine({
     ...(flags.computeThreads && { computeThreads: flags.computeThreads }),
   });
-  const app = createServer(engine, {
-    bodyLimitBytes: flags.bodyLimit,
+  const logging = new Logging();
+  const common = {
+    logging,
     ...(flags.adminToken !== undefined && { adminToken: flags.adminToken }),
     ...(flags.allowAdmin && { allowAdmin: true }),
+    ...(flags.allowSharedMemory && { allowSharedMemory: new SharedMemory() }),
+  };
+  const app = createServer(engine, {
+    ...common,
+    bodyLimitBytes: flags.bodyLimit,
     ...(flags.verbose && { logger: true }),
   });
+  const grpc =
+    flags.grpcPort === false
+      ? undefined
+      : createGrpcServer(engine, { ...common, messageLimitBytes: flags.bodyLimit });
 
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
@@ -81,20 +103,21 @@ async function serve(flags: ServeFlags): Promise<void> {
     stopping = true;
     console.log(`${signal}: finishing requests in flight`);
     setTimeout(() => process.exit(1), GRACE_MS).unref();
-    void app.close().then(() => engine.close());
+    void Promise.all([app.close(), grpc?.close()]).then(() => engine.close());
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
 
   // Listening first: who waits for readiness is told that it is not there yet.
   const address = await app.listen({ host: flags.host, port: flags.httpPort });
+  const grpcPort = await grpc?.listen({ host: flags.host, port: flags.grpcPort as number });
   const repository = await engine.loadRepository(flags.models, {
     control: flags.modelControl,
     models: flags.loadModel,
     pollMs: flags.pollSeconds * 1000,
     strict: flags.exitOnError,
     defaults: { threads: flags.threads, ...(flags.lanes && { lanes: flags.lanes }) },
-    onEvent: report,
+    onEvent: (event) => report(event, logging),
   });
   if (flags.modelControl === 'none' && (await repository.index()).length === 0) {
     throw new Error(
@@ -102,6 +125,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     );
   }
   console.log(`serving ${engine.names().join(', ') || 'no model yet'} at ${address}`);
+  if (grpcPort !== undefined) console.log(`gRPC at ${flags.host}:${grpcPort}`);
 }
 
 export function serveCommand(): Command {
@@ -110,6 +134,8 @@ export function serveCommand(): Command {
     .requiredOption('--models <folder>', 'the repository: <name>/<version>/model.onnx')
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--http-port <port>', 'port of the REST endpoint; 0 picks one', whole(0, 65535), 8000)
+    .option('--grpc-port <port>', 'port of the gRPC endpoint; 0 picks one', whole(0, 65535), 8001)
+    .option('--no-grpc-port', 'no gRPC endpoint')
     .addOption(
       new Option(
         '--model-control <mode>',
@@ -141,6 +167,10 @@ export function serveCommand(): Command {
       ).env('TERCEL_ADMIN_TOKEN'),
     )
     .option('--allow-admin', 'load, unload and index are open on a listener that is not loopback')
+    .option(
+      '--allow-shared-memory',
+      'clients on this machine may register system shared memory, for requests to name',
+    )
     .option('--verbose', 'log requests')
     .action(async (flags: ServeFlags) => {
       try {

@@ -365,20 +365,33 @@ export class Repository {
       samples.map(async ({ files = {}, ...sample }) => {
         const inputs: Record<string, Uint8Array> = {};
         for (const [input, file] of Object.entries(files)) {
-          const root = path.join(this.folder, name, 'warmup');
-          const full = path.resolve(root, file);
-          if (!full.startsWith(root + path.sep)) {
-            throw new InvalidInputError(`warm-up: "${file}" is not below ${root}`);
-          }
-          inputs[input] =
-            this.#overrides.get(name)?.files?.get(`warmup/${file}`) ??
-            (await readFile(full).catch((cause: unknown) => {
-              throw new ModelError(`warm-up: ${reasonOf(cause)}`, { cause });
-            }));
+          inputs[input] = await this.#readBeside(name, 'warmup', file, 'warm-up');
         }
         return { ...sample, inputs };
       }),
     );
+  }
+
+  /** A file that the configuration names, below a folder of the model's. */
+  async #readBeside(name: string, folder: string, file: string, what: string): Promise<Uint8Array> {
+    const root = path.join(this.folder, name, folder);
+    const full = path.resolve(root, file);
+    if (!full.startsWith(root + path.sep)) {
+      throw new InvalidInputError(`${what}: "${file}" is not below ${root}`);
+    }
+    const given = this.#overrides.get(name)?.files?.get(path.posix.join(folder, file));
+    if (given) return given;
+    return readFile(full).catch((cause: unknown) => {
+      throw new ModelError(`${what}: ${reasonOf(cause)}`, { cause });
+    });
+  }
+
+  async #readClassNames(name: string, config: ModelConfig): Promise<void> {
+    for (const { name: output, labelFile } of config.outputs) {
+      if (labelFile === undefined) continue;
+      const text = await this.#readBeside(name, '.', labelFile, `labels of output "${output}"`);
+      config.classNames[output] = Buffer.from(text).toString('utf8').trimEnd().split(/\r?\n/);
+    }
   }
 
   /** As #apply; what no version can be told for is recorded too. */
@@ -473,6 +486,7 @@ export class Repository {
     let servable: Servable;
     try {
       const samples = await this.#warmUpSamples(name, config.warmUp);
+      await this.#readClassNames(name, config);
       // A load asked for is a load, also where the file is the same.
       const generation = how.anew ? ++this.#loads : 0;
       servable = await this.#engine.prepare(name, version, source, config, samples, generation);

@@ -12,7 +12,9 @@ import {
   type JsonTemplate,
 } from '../engine/json.js';
 import { countElements, type DType, type Tensor } from '../tensor.js';
-import { datatypeOf, type InferRequest, type InferResponse } from './v2.js';
+import type { InferResponse } from './v2.js';
+import type { InferRequest } from './v2-request.js';
+import { datatypeOf } from './v2-tensors.js';
 
 interface PlannedInput {
   name: string;

@@ -15,54 +15,25 @@ import { InvalidInputError } from '../errors.js';
 import {
   bytesPerElement,
   countElements,
-  viewOf,
   type DataByDType,
   type DType,
   type Tensor,
   type Value,
 } from '../tensor.js';
 import type { ValueMetadata } from '../types.js';
-
-const datatypes: Readonly<Record<DType, string>> = {
-  bool: 'BOOL',
-  uint8: 'UINT8',
-  uint16: 'UINT16',
-  uint32: 'UINT32',
-  uint64: 'UINT64',
-  int8: 'INT8',
-  int16: 'INT16',
-  int32: 'INT32',
-  int64: 'INT64',
-  float16: 'FP16',
-  bfloat16: 'BF16',
-  float32: 'FP32',
-  float64: 'FP64',
-  string: 'BYTES',
-};
-
-const dtypes = new Map(Object.entries(datatypes).map(([dtype, name]) => [name, dtype as DType]));
-
-/** The protocol's name of a dtype. */
-export function datatypeOf(dtype: DType): string {
-  return datatypes[dtype];
-}
-
-/** An output as the request asks for it. */
-export interface RequestedOutput {
-  name: string;
-  binary: boolean;
-}
-
-export interface InferRequest {
-  id?: string;
-  inputs: Record<string, Tensor>;
-  /** Undefined: all. */
-  outputs?: RequestedOutput[];
-  /** For outputs that do not say. */
-  binaryByDefault: boolean;
-  priority?: number;
-  timeoutMs?: number;
-}
+import {
+  answerOutputs,
+  elementsInSpan,
+  requestedOutput,
+  schedulingOf,
+  spanOf,
+  spanParameters,
+  type Answering,
+  type InferRequest,
+  type Regions,
+  type RequestedOutput,
+} from './v2-request.js';
+import { bytesOf, datatypeOf, dtypeOfName, elementsFromBinary } from './v2-tensors.js';
 
 interface JsonObject {
   [key: string]: unknown;
@@ -97,16 +68,6 @@ function shapeOf(input: JsonObject, where: string): number[] {
   return shape as number[];
 }
 
-function dtypeOf(input: JsonObject, where: string): DType {
-  const dtype = dtypes.get(input['datatype'] as string);
-  if (!dtype) {
-    throw new InvalidInputError(
-      `${where}: datatype ${excerpt(input['datatype'])} is not one of ${[...dtypes.keys()].join(', ')}`,
-    );
-  }
-  return dtype;
-}
-
 function elementsFromJson(
   json: CarvedJson,
   dtype: DType,
@@ -124,10 +85,10 @@ function elementsFromJson(
   }
   if (dtype === 'float16' || dtype === 'bfloat16') {
     throw new InvalidInputError(
-      `${where}: ${datatypes[dtype]} has no JSON form; send it as binary`,
+      `${where}: ${datatypeOf(dtype)} has no JSON form; send it as binary`,
     );
   }
-  if (dtype !== 'string') return parseNumbers(span, dtype, count, false, datatypes[dtype], where);
+  if (dtype !== 'string') return parseNumbers(span, dtype, count, false, datatypeOf(dtype), where);
   return stringsFromJson(span, count, where);
 }
 
@@ -163,54 +124,11 @@ function stringsFromJson(span: ArraySpan, count: number, where: string): string[
   return strings as string[];
 }
 
-/** BYTES: each element a uint32 little-endian length and its bytes. */
-function stringsFromBinary(bytes: Uint8Array, count: number, where: string): string[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const strings: string[] = [];
-  let at = 0;
-  for (let i = 0; i < count; i++) {
-    if (at + 4 > bytes.length) {
-      throw new InvalidInputError(
-        `${where}: BYTES data ends in the length of element ${i} of ${count}`,
-      );
-    }
-    const length = view.getUint32(at, true);
-    at += 4;
-    if (at + length > bytes.length) {
-      throw new InvalidInputError(
-        `${where}: BYTES element ${i} says ${length} bytes, ${bytes.length - at} are left`,
-      );
-    }
-    strings.push(Buffer.from(bytes.buffer, bytes.byteOffset + at, length).toString('utf8'));
-    at += length;
-  }
-  if (at !== bytes.length) {
-    throw new InvalidInputError(
-      `${where}: ${bytes.length - at} bytes are left after ${count} BYTES elements`,
-    );
-  }
-  return strings;
-}
-
-function elementsFromBinary(
-  dtype: DType,
-  bytes: Uint8Array,
-  count: number,
-  where: string,
-): DataByDType[DType] {
-  if (dtype === 'string') return stringsFromBinary(bytes, count, where);
-  const size = bytesPerElement(dtype);
-  if (bytes.length !== count * size) {
-    throw new InvalidInputError(
-      `${where}: the shape needs ${count * size} bytes of ${datatypes[dtype]}, ${bytes.length} came`,
-    );
-  }
-  // In place where the address allows: the body's start is aligned, tensors behind it need not be.
-  if (bytes.byteOffset % size === 0) return viewOf(dtype, bytes.buffer, bytes.byteOffset, count);
-  return viewOf(dtype, Uint8Array.prototype.slice.call(bytes).buffer);
-}
-
-function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutput[] | undefined {
+function parseOutputs(
+  body: JsonObject,
+  binaryByDefault: boolean,
+  regions: Regions | undefined,
+): RequestedOutput[] | undefined {
   const outputs = body['outputs'];
   if (outputs === undefined) return undefined;
   if (!Array.isArray(outputs)) throw new InvalidInputError('outputs must be an array');
@@ -219,16 +137,9 @@ function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutp
     if (!isObject(output) || typeof output['name'] !== 'string') {
       throw new InvalidInputError(`outputs[${i}]: a name is missing`);
     }
-    const where = `output "${output['name']}"`;
-    const parameters = parametersOf(output, where);
-    if (parameters['shared_memory_region'] !== undefined) {
-      throw new InvalidInputError(`${where}: shared memory is not available on this server`);
-    }
-    if (parameters['classification'] !== undefined) {
-      throw new InvalidInputError(`${where}: classification is not available on this server`);
-    }
-    const binary = parameters['binary_data'];
-    return { name: output['name'], binary: typeof binary === 'boolean' ? binary : binaryByDefault };
+    const { name } = output;
+    const parameters = parametersOf(output, `output "${name}"`);
+    return requestedOutput(name, parameters, binaryByDefault, regions);
   });
 }
 
@@ -237,9 +148,14 @@ function parseOutputs(body: JsonObject, binaryByDefault: boolean): RequestedOutp
  *
  * @param carved the JSON part
  * @param binary the bytes behind it, in the order of the inputs that have `binary_data_size`
+ * @param regions where shared memory lies; undefined where it is not allowed
  * @throws InvalidInputError naming the input and what was expected
  */
-export function decodeInferRequest(carved: CarvedJson, binary: Uint8Array): InferRequest {
+export function decodeInferRequest(
+  carved: CarvedJson,
+  binary: Uint8Array,
+  regions?: Regions,
+): InferRequest {
   const json = carved.value;
   if (!isObject(json)) throw new InvalidInputError('the request must be a JSON object');
   const listed = json['inputs'];
@@ -259,7 +175,7 @@ export function decodeInferRequest(carved: CarvedJson, binary: Uint8Array): Infe
     const name = input['name'];
     const where = `input "${name}"`;
     if (Object.hasOwn(inputs, name)) throw new InvalidInputError(`${where} is there twice`);
-    const dtype = dtypeOf(input, where);
+    const dtype = dtypeOfName(input['datatype'], where);
     const shape = shapeOf(input, where);
     let count: number;
     try {
@@ -268,12 +184,15 @@ export function decodeInferRequest(carved: CarvedJson, binary: Uint8Array): Infe
       throw new InvalidInputError(`${where}: ${(cause as Error).message}`, { cause });
     }
     const own = parametersOf(input, where);
-    if (own['shared_memory_region'] !== undefined) {
-      throw new InvalidInputError(`${where}: shared memory is not available on this server`);
-    }
+    const span = spanOf(own, where, regions);
     const size = own['binary_data_size'];
     let data: DataByDType[DType];
-    if (size === undefined) {
+    if (span) {
+      if (size !== undefined || input['data'] !== undefined) {
+        throw new InvalidInputError(`${where}: shared memory and data exclude each other`);
+      }
+      data = elementsInSpan(span, regions!, dtype, count, where);
+    } else if (size === undefined) {
       data = elementsFromJson(carved, dtype, input['data'], count, where);
     } else {
       if (!Number.isSafeInteger(size) || (size as number) < 0) {
@@ -296,18 +215,14 @@ export function decodeInferRequest(carved: CarvedJson, binary: Uint8Array): Infe
   if (at !== binary.length) {
     throw new InvalidInputError(`${binary.length - at} bytes of the body belong to no input`);
   }
-  const outputs = parseOutputs(json, binaryByDefault);
-  const priority = parameters['priority'];
-  const timeoutUs = parameters['timeout'];
+  const outputs = parseOutputs(json, binaryByDefault, regions);
   return {
     ...(id !== undefined && { id }),
     inputs,
     ...(outputs && { outputs }),
     binaryByDefault,
-    // 0 is Triton's "default"; what is beyond our levels is the last of them.
-    ...(Number.isInteger(priority) &&
-      (priority as number) > 0 && { priority: Math.min(priority as number, 8) }),
-    ...(typeof timeoutUs === 'number' && timeoutUs > 0 && { timeoutMs: timeoutUs / 1000 }),
+    ...schedulingOf(parameters),
+    ...(regions && { regions }),
   };
 }
 
@@ -362,22 +277,12 @@ export interface InferResponse {
   printed: readonly string[];
 }
 
-function bytesOfStrings(strings: readonly string[]): Uint8Array {
-  const parts = strings.flatMap((text) => {
-    const bytes = Buffer.from(text, 'utf8');
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(bytes.length);
-    return [length, bytes];
-  });
-  return Buffer.concat(parts);
-}
-
 /** What stands for a tensor's data in the JSON. */
 function jsonData(name: string, tensor: Tensor, printer: JsonPrinter): unknown {
   if (tensor.dtype === 'string') return tensor.data;
   if (tensor.dtype === 'float16' || tensor.dtype === 'bfloat16') {
     throw new InvalidInputError(
-      `output "${name}": ${datatypes[tensor.dtype]} has no JSON form; ask for it with binary_data`,
+      `output "${name}": ${datatypeOf(tensor.dtype)} has no JSON form; ask for it with binary_data`,
     );
   }
   return printer.place(`output "${name}" without binary_data`);
@@ -389,34 +294,24 @@ function jsonData(name: string, tensor: Tensor, printer: JsonPrinter): unknown {
  * @throws InvalidInputError for an output that the protocol or JSON cannot carry
  */
 export function encodeInferResponse(
-  model: { name: string; version: string },
+  model: Answering,
   request: InferRequest,
   values: Readonly<Record<string, Value>>,
 ): InferResponse {
-  const wanted =
-    request.outputs ??
-    Object.keys(values).map((name) => ({ name, binary: request.binaryByDefault }));
   const binary: Uint8Array[] = [];
   const printed: string[] = [];
   let repeats = true;
   const printer = new JsonPrinter();
-  const outputs = wanted.map(({ name, binary: asBinary }) => {
-    const value = values[name];
-    if (!value || Array.isArray(value) || value instanceof Map) {
-      throw new InvalidInputError(
-        `output "${name}" is no tensor; the protocol carries tensors only`,
-      );
+  const outputs = answerOutputs(model, request, values).map((output) => {
+    const { name, tensor, span } = output;
+    const head = { name, shape: tensor.shape, datatype: datatypeOf(tensor.dtype) };
+    if (tensor.dtype === 'string' || span) repeats = false;
+    if (span) return { ...head, parameters: spanParameters(span) };
+    if (!output.binary) {
+      if (tensor.dtype !== 'string') printed.push(name);
+      return { ...head, data: jsonData(name, tensor, printer) };
     }
-    const head = { name, shape: value.shape, datatype: datatypes[value.dtype] };
-    if (value.dtype === 'string') repeats = false;
-    if (!asBinary) {
-      if (value.dtype !== 'string') printed.push(name);
-      return { ...head, data: jsonData(name, value, printer) };
-    }
-    const data = value.data;
-    const bytes = Array.isArray(data)
-      ? bytesOfStrings(data)
-      : new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+    const bytes = bytesOf(tensor);
     binary.push(bytes);
     return { ...head, parameters: { binary_data_size: bytes.length } };
   });

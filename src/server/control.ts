@@ -3,7 +3,7 @@ import { timingSafeEqual } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/engine.js';
-import type { Repository } from '../engine/repository.js';
+import type { IndexEntry, Repository } from '../engine/repository.js';
 import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2-model.js';
 import type { InferBody } from './body.js';
 import { HttpError } from './errors.js';
@@ -15,7 +15,7 @@ export interface ControlOptions {
   allowAdmin?: boolean;
 }
 
-function isLoopback(address: string): boolean {
+export function isLoopback(address: string): boolean {
   return /^(127\.|::1$|::ffff:127\.)/.test(address);
 }
 
@@ -24,53 +24,69 @@ function sameText(a: string, b: string): boolean {
   return x.length === y.length && timingSafeEqual(x, y);
 }
 
-/** Throws HttpError unless the request may control. */
-function authorize(app: FastifyInstance, request: FastifyRequest, options: ControlOptions): void {
+/**
+ * Whether somebody may control: throws HttpError unless.
+ *
+ * @param authorization what came as the header of that name
+ * @param open whether only this machine reaches the listener
+ */
+export function mayControl(
+  authorization: string | undefined,
+  open: boolean,
+  options: ControlOptions,
+): void {
   if (options.adminToken !== undefined) {
-    const [scheme = '', token = ''] = (request.headers.authorization ?? '').split(' ');
+    const [scheme = '', token = ''] = (authorization ?? '').split(' ');
     if (scheme.toLowerCase() === 'bearer' && sameText(token, options.adminToken)) return;
     throw new HttpError(401, 'control endpoints need the header "Authorization: Bearer <token>"');
   }
-  if (options.allowAdmin) return;
-  const addresses = app.server.listening ? [app.server.address() as AddressInfo | string] : [];
-  const open = addresses.every(
-    (address) => typeof address === 'string' || isLoopback(address.address),
-  );
-  // A web page that the user looks at can reach loopback too; browsers say where a request is from.
-  const origin = request.headers.origin;
-  const foreign =
-    origin !== undefined && !/^https?:\/\/(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(origin);
-  if (open && !foreign) return;
+  if (options.allowAdmin || open) return;
   throw new HttpError(
     403,
     'control endpoints are closed on a listener that is not loopback; configure a token, or allow them',
   );
 }
 
-function repositoryOf(engine: Engine): Repository {
+function authorize(app: FastifyInstance, request: FastifyRequest, options: ControlOptions): void {
+  const addresses = app.server.listening ? [app.server.address() as AddressInfo | string] : [];
+  const open = addresses.every(
+    (address) => typeof address === 'string' || isLoopback(address.address),
+  );
+  // A web page that the user looks at can reach loopback too; browsers say where a request is from.
+  const { origin, authorization } = request.headers;
+  const foreign =
+    origin !== undefined && !/^https?:\/\/(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(origin);
+  mayControl(authorization, open && !foreign, options);
+}
+
+/** The repository's index; without one, what is served. */
+export async function indexOf(engine: Engine, onlyReady: boolean): Promise<IndexEntry[]> {
+  if (engine.repository) return engine.repository.index(onlyReady);
+  return engine
+    .names()
+    .flatMap((name) =>
+      engine.versions(name).map((version) => ({ name, version, state: 'READY', reason: '' })),
+    );
+}
+
+export function repositoryOf(engine: Engine): Repository {
   if (engine.repository) return engine.repository;
   throw new HttpError(400, 'the server has no model repository');
 }
 
-/** The model repository extension: index, load, unload. */
-export function addControlRoutes(
-  app: FastifyInstance,
-  engine: Engine,
-  options: ControlOptions,
-): void {
+/** Every route of the scope is for those who may control. */
+export function guard(app: FastifyInstance, options: ControlOptions): void {
   app.addHook('onRequest', (request, _reply, done) => {
     authorize(app, request, options);
     done();
   });
+}
 
+/** The model repository extension: index, load, unload. */
+export function addControlRoutes(app: FastifyInstance, engine: Engine): void {
   app.post<{ Body: InferBody | undefined }>('/v2/repository/index', async ({ body }) => {
     const { onlyReady } = decodeIndexRequest(body?.json?.value);
-    if (engine.repository) return engine.repository.index(onlyReady);
-    return engine
-      .names()
-      .flatMap((name) =>
-        engine.versions(name).map((version) => ({ name, version, state: 'READY', reason: '' })),
-      );
+    return indexOf(engine, onlyReady);
   });
 
   app.post<{ Params: { model: string }; Body: InferBody | undefined }>(
@@ -94,7 +110,7 @@ export function addControlRoutes(
   );
 }
 
-function explicitOnly({ control }: Repository): void {
+export function explicitOnly({ control }: Repository): void {
   if (control === 'explicit') return;
   throw new HttpError(
     400,

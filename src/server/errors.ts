@@ -12,6 +12,25 @@ const statuses: Record<ErrorCode, number> = {
   ABORTED: 503,
 };
 
+/** gRPC's codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
+const grpcCodes: Record<ErrorCode, number> = {
+  INVALID_INPUT: 3, // INVALID_ARGUMENT
+  MODEL: 13, // INTERNAL
+  OVERLOAD: 14, // UNAVAILABLE, as Triton has it
+  TIMEOUT: 4, // DEADLINE_EXCEEDED
+  CLOSED: 14,
+  RUN: 13,
+  ABORTED: 1, // CANCELLED
+};
+const grpcCodeOfStatus: Readonly<Record<number, number>> = {
+  400: 3,
+  401: 16, // UNAUTHENTICATED
+  403: 7, // PERMISSION_DENIED
+  404: 5, // NOT_FOUND
+  413: 8, // RESOURCE_EXHAUSTED
+  503: 14,
+};
+
 /** An error with a status of its own: an unknown model, a path that is not there. */
 export class HttpError extends Error {
   readonly statusCode: number;
@@ -29,4 +48,11 @@ export function answerFor(error: unknown): { status: number; message: string } {
   if (statusCode && statusCode < 500) return { status: statusCode, message };
   // What we did not foresee stays in the log.
   return { status: statusCode ?? 500, message: 'internal error' };
+}
+
+/** An error as a gRPC status. */
+export function grpcStatusFor(error: unknown): { code: number; details: string } {
+  const { status, message } = answerFor(error);
+  if (error instanceof TercelError) return { code: grpcCodes[error.code], details: message };
+  return { code: grpcCodeOfStatus[status] ?? 13, details: message };
 }

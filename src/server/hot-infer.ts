@@ -6,6 +6,7 @@ import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
 import { readPriority, readTimeout } from '../engine/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
+import type { InferRequest, Regions } from '../protocol/v2-request.js';
 import {
   planOf,
   planOnce,
@@ -47,6 +48,30 @@ interface Prepared {
   timeoutMs: number;
 }
 
+/** What requests need of their models, by what they ask. */
+export class Preparations {
+  readonly #prepared = new WeakMap<object, Prepared>();
+
+  /** @param request kept with its plan: the same object for the requests that are alike */
+  of(
+    request: Pick<InferRequest, 'outputs' | 'priority' | 'timeoutMs'>,
+    servable: Servable,
+  ): Prepared {
+    const known = this.#prepared.get(request);
+    if (known?.servable === servable) return known;
+    const { outputs, priority, timeoutMs } = request;
+    const options = withDefaults(servable.config, { priority, timeoutMs });
+    const prepared = {
+      servable,
+      selection: servable.model.select(outputs?.map(({ name }) => name)),
+      priority: readPriority(options),
+      timeoutMs: readTimeout(options),
+    };
+    this.#prepared.set(request, prepared);
+    return prepared;
+  }
+}
+
 const route = /^\/v2\/models\/([^/?]+)(?:\/versions\/([^/?]+))?\/infer$/;
 
 function decode(text: string): string | undefined {
@@ -63,12 +88,14 @@ export class HotInfer {
   /** Requests answered. */
   answered = 0;
   readonly #engine: Engine;
+  readonly #regions: Regions | undefined;
   readonly #targets = new Map<string, Target | null>();
   readonly #plans = new Map<string, InferPlan>();
-  readonly #prepared = new WeakMap<InferPlan, Prepared>();
+  readonly #preparations = new Preparations();
 
-  constructor(engine: Engine) {
+  constructor(engine: Engine, regions?: Regions) {
     this.#engine = engine;
+    this.#regions = regions;
   }
 
   /** What a path names; null where it is not one of infer requests. */
@@ -111,7 +138,7 @@ export class HotInfer {
       // Unloaded while the body came.
       if (!servable) throw new HttpError(404, `model "${target.name}" does not exist`);
       const { plan, inputs } = this.#read(json, binary);
-      const { selection, priority, timeoutMs } = this.#prepare(plan, servable);
+      const { selection, priority, timeoutMs } = this.#preparations.of(plan.request, servable);
       const slot = servable.model.start(
         inputs,
         selection,
@@ -147,7 +174,7 @@ export class HotInfer {
     const known = isShort ? this.#plans.get(key) : undefined;
     if (known) return { plan: known, inputs: plannedInputs(known, carved, binary) };
     const parsed = parseEnvelope(carved ?? carve(json));
-    const decoded = decodeInferRequest(parsed, binary);
+    const decoded = decodeInferRequest(parsed, binary, this.#regions);
     const { inputs } = decoded;
     const plan = planOf(parsed, decoded);
     // A header with numbers in it would have to be cut first.
@@ -156,21 +183,6 @@ export class HotInfer {
     if (this.#plans.size >= MAX_PLANS) this.#plans.clear();
     this.#plans.set(key, plan);
     return { plan, inputs };
-  }
-
-  #prepare(plan: InferPlan, servable: Servable): Prepared {
-    const known = this.#prepared.get(plan);
-    if (known?.servable === servable) return known;
-    const { outputs, priority, timeoutMs } = plan.request;
-    const options = withDefaults(servable.config, { priority, timeoutMs });
-    const prepared = {
-      servable,
-      selection: servable.model.select(outputs?.map(({ name }) => name)),
-      priority: readPriority(options),
-      timeoutMs: readTimeout(options),
-    };
-    this.#prepared.set(plan, prepared);
-    return prepared;
   }
 }
 

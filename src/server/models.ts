@@ -9,6 +9,7 @@ import {
   type DescribedModel,
 } from '../protocol/v2-model.js';
 import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../protocol/v2.js';
+import type { Regions } from '../protocol/v2-request.js';
 import { version } from '../version.js';
 import type { Arrivals } from './arrivals.js';
 import type { InferBody } from './body.js';
@@ -17,12 +18,13 @@ import { HttpError } from './errors.js';
 /** Larger responses go to the socket piece by piece instead of being joined first. */
 const JOIN_UP_TO_BYTES = 64 * 1024;
 
-interface ModelParams {
+export interface ModelParams {
   model: string;
   version?: string;
 }
 
-function find(engine: Engine, { model, version: wanted }: ModelParams): Servable {
+/** The model that a request names. Throws HttpError (404). */
+export function find(engine: Engine, { model, version: wanted }: ModelParams): Servable {
   const servable = engine.find(model, wanted);
   if (servable) return servable;
   const versions = engine.versions(model);
@@ -35,7 +37,7 @@ function find(engine: Engine, { model, version: wanted }: ModelParams): Servable
 }
 
 /** What the codecs want to know of a model. */
-function describe({ name, version, model, config }: Servable): DescribedModel {
+export function describe({ name, version, model, config }: Servable): DescribedModel {
   return {
     name,
     version,
@@ -73,33 +75,51 @@ function send(reply: FastifyReply, head: Buffer, binary: readonly Uint8Array[]):
 
 const modelRoutes = ['/v2/models/:model', '/v2/models/:model/versions/:version'] as const;
 
-const extensions = [
-  'binary_tensor_data',
-  'model_configuration',
-  'model_repository',
-  'parameters',
-  'schedule_policy',
-  'statistics',
-];
+/** What the server can do besides the protocol's core. */
+export function serverMetadata(sharedMemory: boolean): {
+  name: string;
+  version: string;
+  extensions: string[];
+} {
+  const extensions = [
+    'binary_tensor_data',
+    'classification',
+    'logging',
+    'model_configuration',
+    'model_repository',
+    'parameters',
+    'schedule_policy',
+    'statistics',
+    ...(sharedMemory ? ['system_shared_memory'] : []),
+  ];
+  return { name: 'tercel', version, extensions };
+}
 
-export function addModelRoutes(app: FastifyInstance, engine: Engine, arrivals: Arrivals): void {
-  app.get('/v2', () => ({ name: 'tercel', version, extensions }));
+/** Statistics of all versions of a model, or of one; of all models where none is named. */
+export function statisticsOf(engine: Engine, params?: ModelParams): object {
+  const names = params ? [find(engine, params).name] : engine.names();
+  const servables =
+    params?.version !== undefined
+      ? [find(engine, params)]
+      : names.flatMap((name) => engine.versions(name).map((v) => engine.find(name, v)!));
+  // Kept by nobody else: the time of the last request is not worth a clock read for each.
+  return modelStatistics(servables.map((servable) => ({ ...describe(servable), lastMs: 0 })));
+}
+
+export function addModelRoutes(
+  app: FastifyInstance,
+  engine: Engine,
+  arrivals: Arrivals,
+  regions: Regions | undefined,
+): void {
+  app.get('/v2', () => serverMetadata(regions !== undefined));
   app.get('/v2/health/live', (_request, reply) => reply.send());
   app.get('/v2/health/ready', (_request, reply) => {
     if (!engine.ready) throw new HttpError(503, 'the models are still being loaded');
     return reply.send();
   });
 
-  const statistics = (servables: Servable[]): object =>
-    modelStatistics(
-      // Kept by nobody else: the time of the last request is not worth a clock read for each.
-      servables.map((servable) => ({ ...describe(servable), lastMs: 0 })),
-    );
-  app.get('/v2/models/stats', () =>
-    statistics(
-      engine.names().flatMap((name) => engine.versions(name).map((v) => engine.find(name, v)!)),
-    ),
-  );
+  app.get('/v2/models/stats', () => statisticsOf(engine));
 
   for (const prefix of modelRoutes) {
     app.get<{ Params: ModelParams }>(prefix, ({ params }) => {
@@ -114,20 +134,17 @@ export function addModelRoutes(app: FastifyInstance, engine: Engine, arrivals: A
       modelConfiguration(describe(find(engine, params))),
     );
     app.get<{ Params: ModelParams }>(`${prefix}/stats`, ({ params }) =>
-      statistics(
-        params.version === undefined
-          ? engine.versions(find(engine, params).name).map((v) => engine.find(params.model, v)!)
-          : [find(engine, params)],
-      ),
+      statisticsOf(engine, params),
     );
     app.post<{ Params: ModelParams; Body: InferBody | undefined }>(
       `${prefix}/infer`,
       async ({ params, body }, reply) => {
         const concurrent = arrivals.count();
-        const { name, version: served, model, config } = find(engine, params);
+        const servable = find(engine, params);
+        const { model, config } = servable;
         if (!body) throw new HttpError(400, 'the request has no body');
         const request = body.json
-          ? decodeInferRequest(body.json, body.binary)
+          ? decodeInferRequest(body.json, body.binary, regions)
           : decodeRawRequest(model.inputs, body.binary);
         const values = await model.run(request.inputs, {
           ...withDefaults(config, {
@@ -139,7 +156,7 @@ export function addModelRoutes(app: FastifyInstance, engine: Engine, arrivals: A
           results: 'shared',
           concurrent,
         });
-        const response = encodeInferResponse({ name, version: served }, request, values);
+        const response = encodeInferResponse(servable, request, values);
         return send(reply, response.json, response.binary);
       },
     );

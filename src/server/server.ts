@@ -11,11 +11,15 @@ import type { Engine } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
 import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
-import { addControlRoutes, type ControlOptions } from './control.js';
+import type { SharedMemory } from '../engine/shared-memory.js';
+import type { RegionSpan } from '../protocol/v2-request.js';
+import { addControlRoutes, guard, type ControlOptions } from './control.js';
 import { answerFor } from './errors.js';
 import { HotInfer } from './hot-infer.js';
 import { HotRoute } from './hot-route.js';
+import { addLoggingRoutes, Logging, logRequests } from './logging.js';
 import { addModelRoutes } from './models.js';
+import { addSharedMemoryRoutes, sharedMemoryOf } from './shared-memory.js';
 import { Wire } from './wire.js';
 
 const require = createRequire(import.meta.url);
@@ -31,6 +35,14 @@ export interface ServerOptions extends ControlOptions {
    * Default true.
    */
   hotRoute?: boolean;
+  /**
+   * Clients on this machine may register system shared memory, and name it in requests. Whoever may
+   * control the server can then have it read and write any object in /dev/shm that it may open itself.
+   * Default false; a SharedMemory is one that other servers of the process have too.
+   */
+  allowSharedMemory?: boolean | SharedMemory;
+  /** What is logged, where other servers of the process have it too. */
+  logging?: Logging;
 }
 
 const DEFAULT_BODY_LIMIT_BYTES = 64 * 1024 * 1024;
@@ -60,7 +72,10 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   const compress = require('@fastify/compress') as typeof compressPlugin;
   const bodyLimit = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
   const arrivals = new Arrivals();
-  const hot = new HotInfer(engine);
+  const memory = sharedMemoryOf(options.allowSharedMemory);
+  const regions = memory && ((span: RegionSpan) => memory.span(span));
+  const hot = new HotInfer(engine, regions);
+  const logging = options.logging ?? new Logging();
   const route = new HotRoute(hot, arrivals, bodyLimit);
   let wire: Wire | undefined;
   if (options.adminToken === '')
@@ -96,6 +111,22 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     readInferBody(request, payload, bodyLimit),
   );
 
+  logRequests(app, logging);
+  let wasHot = false;
+  logging.onChange(() => {
+    // Requests are logged where Fastify sees them.
+    if (logging.verbose) {
+      wasHot ||= hot.enabled;
+      hot.enabled = false;
+    } else if (wasHot) {
+      wasHot = false;
+      hot.enabled = true;
+    }
+  });
+  app.addHook('onClose', (_app, done) => {
+    if (options.allowSharedMemory === true) memory?.unregister();
+    done();
+  });
   app.addHook('preClose', (done) => {
     hot.enabled = false; // Fastify tells clients that it closes
     wire?.close();
@@ -126,11 +157,14 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
 
   // Plugins of their own, so that they come after compression, which hooks into the routes behind it.
   void app.register((scope, _options, done) => {
-    addModelRoutes(scope, engine, arrivals);
+    addModelRoutes(scope, engine, arrivals, regions);
     done();
   });
   void app.register((scope, _options, done) => {
-    addControlRoutes(scope, engine, options);
+    guard(scope, options);
+    addControlRoutes(scope, engine);
+    addSharedMemoryRoutes(scope, memory);
+    addLoggingRoutes(scope, logging);
     done();
   });
   yieldToHooks(app, hot);

@@ -12,7 +12,7 @@ const program = path.join(root, 'dist/cli/main.js');
 it('serves the repository, and finishes on SIGTERM', async () => {
   const child = spawn(
     process.execPath,
-    [program, 'serve', '--models', 'models', '--http-port', '0'],
+    [program, 'serve', '--models', 'models', '--http-port', '0', '--grpc-port', '0'],
     { cwd: root },
   );
   let output = '';
@@ -31,6 +31,7 @@ it('serves the repository, and finishes on SIGTERM', async () => {
   });
   const answer = (await response.json()) as { outputs: { data: number[] }[] };
   expect(answer.outputs[0]!.data).toEqual([7]);
+  expect(output).toMatch(/^gRPC at 127\.0\.0\.1:\d+$/m);
   child.kill('SIGTERM');
   expect(await exit).toBe(0);
   expect(output).toContain('SIGTERM: finishing requests in flight');

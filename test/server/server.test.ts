@@ -93,6 +93,8 @@ describe('health and metadata', () => {
       name: 'tercel',
       extensions: [
         'binary_tensor_data',
+        'classification',
+        'logging',
         'model_configuration',
         'model_repository',
         'parameters',

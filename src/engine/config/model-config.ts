@@ -14,6 +14,8 @@ export interface DeclaredValue {
   dtype: DType;
   /** -1 for dynamic; undefined: not said. */
   shape?: number[];
+  /** Of an output: the file in the model's folder that names its classes, one a line. */
+  labelFile?: string;
 }
 
 /** A warm-up run; `files` are below the model's folder warmup/. */
@@ -38,6 +40,8 @@ export interface ModelConfig {
   file: string;
   inputs: DeclaredValue[];
   outputs: DeclaredValue[];
+  /** Names of classes by output, from the label files. */
+  classNames: Record<string, readonly string[]>;
   /** Rows of a request at most that the configuration promises clients; 0: not said. */
   maxBatchSize: number;
   /** What is in the configuration and not supported. */
@@ -53,6 +57,7 @@ export function emptyConfig(): ModelConfig {
     file: 'model.onnx',
     inputs: [],
     outputs: [],
+    classNames: {},
     maxBatchSize: 0,
     warnings: [],
   };

@@ -58,6 +58,13 @@ const declared = z.strictObject({
   shape: z.array(whole(-1)).optional().describe('-1 for dynamic dimensions'),
 });
 
+const declaredOutput = declared.extend({
+  labelFile: z
+    .string()
+    .optional()
+    .describe("names of its classes, one a line, in the model's folder"),
+});
+
 export const modelJson = z
   .strictObject({
     $schema: z.string().optional(),
@@ -101,7 +108,7 @@ export const modelJson = z
     config: texts.optional().describe('session config entries of ONNX Runtime'),
     customOpLibraries: z.array(z.string()).optional(),
     inputs: z.array(declared).optional().describe('what the model must have'),
-    outputs: z.array(declared).optional(),
+    outputs: z.array(declaredOutput).optional(),
   })
   .describe("A model's configuration for Tercel: <repository>/<model>/model.json");
 

@@ -183,6 +183,8 @@ class Reader {
     const dims = fields.wholes('dims');
     const value: DeclaredValue = { name, dtype: this.#dtype(fields) };
     if (dims.length > 0) value.shape = this.config.maxBatchSize > 0 ? [-1, ...dims] : dims;
+    const labels = fields.text('label_filename');
+    if (labels) value.labelFile = labels;
     const format = fields.text('format');
     if (format && format !== 'FORMAT_NONE')
       this.#warn(`format ${format} of "${name}" has no effect`);

@@ -1,0 +1,503 @@
+// The v2 protocol over gRPC: ModelInferRequest and ModelInferResponse, whose tensors stay where the
+// message has them. Field numbers: schema/inference.proto.
+import { InvalidInputError } from '../errors.js';
+import {
+  bytesPerElement,
+  countElements,
+  viewOf,
+  type DataByDType,
+  type DType,
+  type Tensor,
+  type Value,
+} from '../tensor.js';
+import { LENGTH, ProtoReader, ProtoWriter, varintBytes, writeVarint } from './protobuf.js';
+import {
+  answerOutputs,
+  elementsInSpan,
+  requestedOutput,
+  schedulingOf,
+  spanOf,
+  spanParameters,
+  type Answering,
+  type InferRequest,
+  type Parameters,
+  type Regions,
+  type RequestedOutput,
+} from './v2-request.js';
+import { bytesOf, datatypeOf, dtypeOfName, stringsFromBinary } from './v2-tensors.js';
+
+/** A request as it came: the model that it names, and what it asks. */
+export interface GrpcInferRequest {
+  model: string;
+  /** Undefined: the newest. */
+  version: string | undefined;
+  request: InferRequest;
+  /** The client wants to be told that a response is the last of its request. */
+  wantsFinal: boolean;
+}
+
+function readParameter(reader: ProtoReader): unknown {
+  let value: unknown;
+  while (reader.next()) {
+    if (reader.field === 1) value = reader.bool();
+    else if (reader.field === 2) value = reader.int64();
+    else if (reader.field === 3) value = reader.string();
+    else if (reader.field === 4) value = reader.double();
+    else if (reader.field === 5) value = reader.uint64();
+    else reader.skip();
+  }
+  return value;
+}
+
+/** One entry of a map<string, InferParameter>. */
+function readEntry(reader: ProtoReader, into: Map<string, unknown>): void {
+  let key = '';
+  let value: unknown;
+  while (reader.next()) {
+    if (reader.field === 1) key = reader.string();
+    else if (reader.field === 2) value = readParameter(reader.message());
+    else reader.skip();
+  }
+  into.set(key, value);
+}
+
+/** Not a plain assignment: a key is the client's, and may be "__proto__". */
+function plain(parameters: Map<string, unknown>): Parameters {
+  return Object.fromEntries(parameters);
+}
+
+const contentsFields: Readonly<Record<DType, number>> = {
+  bool: 1,
+  int8: 2,
+  int16: 2,
+  int32: 2,
+  int64: 3,
+  uint8: 4,
+  uint16: 4,
+  uint32: 4,
+  uint64: 5,
+  float32: 6,
+  float64: 7,
+  string: 8,
+  float16: 0,
+  bfloat16: 0,
+};
+
+const contentsNames = [
+  '',
+  'bool_contents',
+  'int_contents',
+  'int64_contents',
+  'uint_contents',
+  'uint64_contents',
+  'fp32_contents',
+  'fp64_contents',
+  'bytes_contents',
+];
+
+interface NamedInput {
+  name: string;
+  datatype: string;
+  shape: number[];
+  parameters: Map<string, unknown>;
+  contents: ProtoReader | undefined;
+}
+
+function readInput(reader: ProtoReader): NamedInput {
+  const input: NamedInput = {
+    name: '',
+    datatype: '',
+    shape: [],
+    parameters: new Map(),
+    contents: undefined,
+  };
+  while (reader.next()) {
+    if (reader.field === 1) input.name = reader.string();
+    else if (reader.field === 2) input.datatype = reader.string();
+    else if (reader.field === 3) {
+      reader.repeated((numbers) => input.shape.push(numbers.rawSafeInt64()));
+    } else if (reader.field === 4) readEntry(reader.message(), input.parameters);
+    else if (reader.field === 5) input.contents = reader.message();
+    else reader.skip();
+  }
+  return input;
+}
+
+/** The numbers of InferTensorContents straight into an array of the dtype. */
+function elementsFromContents(
+  reader: ProtoReader,
+  dtype: DType,
+  count: number,
+  where: string,
+): DataByDType[DType] {
+  const wanted = contentsFields[dtype];
+  if (wanted === 0) {
+    throw new InvalidInputError(
+      `${where}: ${datatypeOf(dtype)} travels in raw_input_contents only`,
+    );
+  }
+  const tooMany = (): never => {
+    throw new InvalidInputError(`${where}: the shape holds ${count} elements, contents has more`);
+  };
+  const strings: string[] = [];
+  const size = bytesPerElement(dtype);
+  const memory = new ArrayBuffer(count * size);
+  const data = dtype === 'string' ? undefined : viewOf(dtype, memory);
+  const numbers = data as Int32Array | undefined;
+  const longs = data as BigInt64Array | undefined;
+  const raw = new Uint8Array(memory);
+  let filled = 0;
+  const range = integerRanges[dtype];
+  while (reader.next()) {
+    const { field } = reader;
+    if (field !== wanted) {
+      if (field >= 1 && field <= 8) {
+        throw new InvalidInputError(
+          `${where}: ${datatypeOf(dtype)} belongs in ${contentsNames[wanted]}, not in ${contentsNames[field]}`,
+        );
+      }
+      reader.skip();
+    } else if (field === 8) {
+      if (strings.length === count) tooMany();
+      strings.push(Buffer.from(reader.bytes()).toString('utf8'));
+    } else if (field === 6 || field === 7) {
+      const span = reader.fixed(field === 6 ? 4 : 8);
+      if (filled + span.length / size > count) tooMany();
+      raw.set(span, filled * size);
+      filled += span.length / size;
+    } else {
+      reader.repeated((packed) => {
+        if (filled === count) tooMany();
+        if (field === 3) longs![filled++] = packed.rawInt64();
+        else if (field === 5) longs![filled++] = packed.rawUint64();
+        else if (field === 1) numbers![filled++] = packed.rawUint32() === 0 ? 0 : 1;
+        else {
+          const value = field === 2 ? packed.rawInt32() : packed.rawUint32();
+          if (value < range![0] || value > range![1]) {
+            throw new InvalidInputError(
+              `${where}: element ${filled}, ${value}, does not fit ${datatypeOf(dtype)}`,
+            );
+          }
+          numbers![filled++] = value;
+        }
+      });
+    }
+  }
+  const got = dtype === 'string' ? strings.length : filled;
+  if (got !== count) {
+    throw new InvalidInputError(`${where}: the shape holds ${count} elements, contents has ${got}`);
+  }
+  return data ?? strings;
+}
+
+const integerRanges: Readonly<Partial<Record<DType, readonly [number, number]>>> = {
+  int8: [-128, 127],
+  int16: [-32768, 32767],
+  int32: [-(2 ** 31), 2 ** 31 - 1],
+  uint8: [0, 255],
+  uint16: [0, 65535],
+  uint32: [0, 2 ** 32 - 1],
+};
+
+/** What of a ModelInferRequest is the same in every request of a client that sends its tensors raw. */
+export interface GrpcPlan extends GrpcInferRequest {
+  /** Inputs in the order of their raw contents. */
+  readonly rawInputs: readonly {
+    name: string;
+    dtype: Exclude<DType, 'string'>;
+    shape: readonly number[];
+  }[];
+  /** How the last response began, and whose it was and of which shapes. */
+  response: { owner: object; shapes: readonly (readonly number[])[]; head: Buffer } | undefined;
+}
+
+/** A request, cut into what repeats and what does not. */
+interface CutRequest {
+  /** The same for requests that differ in id and in the bytes of their tensors; '' where it is not. */
+  key: string;
+  id: string | undefined;
+  raw: Uint8Array[];
+}
+
+/** Longer heads are not worth keeping. */
+const MAX_HEAD_BYTES = 2048;
+
+/** Looks through the fields of a ModelInferRequest without reading what is in them. */
+export function cutInferRequest(message: Buffer): CutRequest {
+  const reader = new ProtoReader(message);
+  const raw: Uint8Array[] = [];
+  let id: string | undefined;
+  let idFrom = -1;
+  let idTo = -1;
+  let head = message.length;
+  let ordered = true;
+  for (let from = 0; reader.next(); from = reader.at) {
+    if (reader.field === 7 && reader.type === LENGTH) {
+      if (raw.length === 0) head = from;
+      raw.push(reader.bytes());
+    } else {
+      if (raw.length > 0) ordered = false;
+      if (reader.field === 3 && reader.type === LENGTH) {
+        ordered &&= id === undefined;
+        idFrom = from;
+        id = reader.string();
+        idTo = reader.at;
+      } else {
+        reader.skip();
+      }
+    }
+  }
+  const isShort = ordered && raw.length > 0 && head <= MAX_HEAD_BYTES;
+  if (!isShort) return { key: '', id, raw };
+  let key =
+    idFrom < 0
+      ? message.toString('latin1', 0, head)
+      : message.toString('latin1', 0, idFrom) + message.toString('latin1', idTo, head);
+  for (const bytes of raw) key += `,${bytes.length}`;
+  return { key, id, raw };
+}
+
+/**
+ * Reads a ModelInferRequest.
+ *
+ * @param regions where shared memory lies; undefined where it is not allowed
+ * @throws InvalidInputError naming the input and what was expected
+ */
+export function decodeGrpcInfer(message: Buffer, regions?: Regions): GrpcPlan {
+  const reader = new ProtoReader(message);
+  let model = '';
+  let version = '';
+  let id = '';
+  const parameters = new Map<string, unknown>();
+  const named: NamedInput[] = [];
+  const wanted: { name: string; parameters: Map<string, unknown> }[] = [];
+  const raw: Uint8Array[] = [];
+  while (reader.next()) {
+    if (reader.field === 1) model = reader.string();
+    else if (reader.field === 2) version = reader.string();
+    else if (reader.field === 3) id = reader.string();
+    else if (reader.field === 4) readEntry(reader.message(), parameters);
+    else if (reader.field === 5) named.push(readInput(reader.message()));
+    else if (reader.field === 6) {
+      const output = { name: '', parameters: new Map<string, unknown>() };
+      const fields = reader.message();
+      while (fields.next()) {
+        if (fields.field === 1) output.name = fields.string();
+        else if (fields.field === 2) readEntry(fields.message(), output.parameters);
+        else fields.skip();
+      }
+      wanted.push(output);
+    } else if (reader.field === 7) raw.push(reader.bytes());
+    else reader.skip();
+  }
+  const inputs: Record<string, Tensor> = {};
+  const rawInputs: GrpcPlan['rawInputs'][number][] = [];
+  let next = 0;
+  for (const { name, datatype, shape, parameters: own, contents } of named) {
+    const where = `input "${name}"`;
+    if (Object.hasOwn(inputs, name)) throw new InvalidInputError(`${where} is there twice`);
+    const dtype = dtypeOfName(datatype, where);
+    let count: number;
+    try {
+      count = countElements(shape);
+    } catch (cause) {
+      throw new InvalidInputError(`${where}: ${(cause as Error).message}`, { cause });
+    }
+    const span = spanOf(plain(own), where, regions);
+    let data: DataByDType[DType];
+    if (span) {
+      if (contents) {
+        throw new InvalidInputError(`${where}: shared memory and contents exclude each other`);
+      }
+      data = elementsInSpan(span, regions!, dtype, count, where);
+    } else if (contents) {
+      if (raw.length > 0) {
+        throw new InvalidInputError(
+          `${where}: contents cannot be given beside raw_input_contents, which has all inputs or none`,
+        );
+      }
+      // The room is for as many elements as the message has bytes at most.
+      if (count > message.length) {
+        throw new InvalidInputError(
+          `${where}: the shape holds ${count} elements, more than the message has bytes`,
+        );
+      }
+      data = elementsFromContents(contents, dtype, count, where);
+    } else {
+      const bytes = raw[next++];
+      if (!bytes && count > 0) {
+        throw new InvalidInputError(`${where}: no contents and no raw_input_contents came for it`);
+      }
+      data = rawElements(bytes ?? new Uint8Array(0), dtype, count, where);
+      if (dtype !== 'string') rawInputs.push({ name, dtype, shape });
+    }
+    inputs[name] = { dtype, shape, data };
+  }
+  if (next < raw.length) {
+    throw new InvalidInputError(
+      `raw_input_contents has ${raw.length} entries, for ${next} inputs without contents of their own`,
+    );
+  }
+  const outputs = wanted.map(({ name, parameters: own }): RequestedOutput => {
+    if (name === '') throw new InvalidInputError('outputs: a name is missing');
+    return requestedOutput(name, plain(own), true, regions);
+  });
+  const all = plain(parameters);
+  return {
+    model,
+    version: version === '' ? undefined : version,
+    request: {
+      ...(id !== '' && { id }),
+      inputs,
+      ...(outputs.length > 0 && { outputs }),
+      binaryByDefault: true,
+      ...schedulingOf(all),
+      ...(regions && { regions }),
+    },
+    wantsFinal: all['triton_enable_empty_final_response'] === true,
+    // Only where every input is raw can another request be read by its head alone.
+    rawInputs: rawInputs.length === named.length ? rawInputs : [],
+    response: undefined,
+  };
+}
+
+/** Raw bytes as elements, in place whatever the address: for Model.start(). */
+function rawElements(
+  bytes: Uint8Array,
+  dtype: DType,
+  count: number,
+  where: string,
+): DataByDType[DType] {
+  if (dtype === 'string') return stringsFromBinary(bytes, count, where);
+  const size = count * bytesPerElement(dtype);
+  if (bytes.length !== size) {
+    throw new InvalidInputError(
+      `${where}: the shape needs ${size} bytes of ${datatypeOf(dtype)}, ${bytes.length} came`,
+    );
+  }
+  return bytes;
+}
+
+/** The inputs of another request with the same head, in place. */
+export function plannedGrpcInputs(
+  { rawInputs }: GrpcPlan,
+  raw: readonly Uint8Array[],
+): Record<string, Tensor> {
+  const inputs: Record<string, Tensor> = {};
+  for (let i = 0; i < rawInputs.length; i++) {
+    const { name, dtype, shape } = rawInputs[i]!;
+    inputs[name] = { dtype, shape, data: raw[i]! };
+  }
+  return inputs;
+}
+
+/** A ModelInferResponse up to its id and raw contents. */
+function responseHead(answering: Answering, outputs: ReturnType<typeof answerOutputs>): Buffer {
+  const writer = new ProtoWriter().string(1, answering.name).string(2, answering.version);
+  for (const { name, tensor, span } of outputs) {
+    const output = new ProtoWriter()
+      .string(1, name)
+      .string(2, datatypeOf(tensor.dtype))
+      .packed(3, tensor.shape);
+    for (const [key, value] of Object.entries(span ? spanParameters(span) : {})) {
+      const parameter = new ProtoWriter();
+      if (typeof value === 'number') parameter.uint(2, value);
+      else parameter.string(3, value as string);
+      output.message(4, new ProtoWriter().string(1, key).message(2, parameter));
+    }
+    writer.message(5, output);
+  }
+  return writer.finish();
+}
+
+const FINAL = new ProtoWriter()
+  .message(
+    4,
+    new ProtoWriter()
+      .string(1, 'triton_final_response')
+      .message(2, new ProtoWriter().bool(1, true)),
+  )
+  .finish();
+
+function sameShapes(
+  shapes: readonly (readonly number[])[],
+  outputs: ReturnType<typeof answerOutputs>,
+): boolean {
+  return (
+    shapes.length === outputs.length &&
+    outputs.every(
+      ({ tensor: { shape } }, i) =>
+        shape.length === shapes[i]!.length && shape.every((dim, k) => dim === shapes[i]![k]),
+    )
+  );
+}
+
+const NO_BYTES = new Uint8Array(0);
+
+/**
+ * Writes a ModelInferResponse: tensors are copied into the message once.
+ *
+ * @param id of the request; '' for none
+ * @throws InvalidInputError for an output that the protocol cannot carry
+ */
+export function encodeGrpcInfer(
+  plan: GrpcPlan,
+  owner: Answering & object,
+  id: string,
+  values: Readonly<Record<string, Value>>,
+): Buffer {
+  const outputs = answerOutputs(owner, plan.request, values);
+  let head: Buffer;
+  const known = plan.response;
+  if (known?.owner === owner && sameShapes(known.shapes, outputs)) {
+    head = known.head;
+  } else {
+    head = responseHead(owner, outputs);
+    const repeats = outputs.every(({ tensor, span }) => !span && tensor.dtype !== 'string');
+    if (repeats) {
+      const shapes = outputs.map(({ tensor }) => [...tensor.shape]);
+      plan.response = { owner, shapes, head };
+    }
+  }
+  const idBytes = id === '' ? NO_BYTES : Buffer.from(id, 'utf8');
+  const raws = outputs.map(({ tensor, span }) => (span ? NO_BYTES : bytesOf(tensor)));
+  // Raw contents are for each output, or for none.
+  const anyRaw = outputs.some(({ span }) => !span);
+  let total = head.length + (plan.wantsFinal ? FINAL.length : 0);
+  if (idBytes.length > 0) total += 1 + varintBytes(idBytes.length) + idBytes.length;
+  if (anyRaw) for (const raw of raws) total += 1 + varintBytes(raw.length) + raw.length;
+  const out = Buffer.allocUnsafe(total);
+  out.set(head, 0);
+  let at = head.length;
+  if (idBytes.length > 0) {
+    out[at++] = (3 << 3) | LENGTH;
+    at = writeVarint(out, at, idBytes.length);
+    out.set(idBytes, at);
+    at += idBytes.length;
+  }
+  if (plan.wantsFinal) {
+    out.set(FINAL, at);
+    at += FINAL.length;
+  }
+  if (anyRaw) {
+    for (const raw of raws) {
+      out[at++] = (6 << 3) | LENGTH;
+      at = writeVarint(out, at, raw.length);
+      out.set(raw, at);
+      at += raw.length;
+    }
+  }
+  return out;
+}
+
+/** A ModelStreamInferResponse around a response. */
+export function encodeStreamResponse(response: Buffer): Buffer {
+  return new ProtoWriter().bytes(2, response).finish();
+}
+
+/** A ModelStreamInferResponse for a request that failed: the error, and whose it is. */
+export function encodeStreamError(message: string, id: string): Buffer {
+  const writer = new ProtoWriter().string(1, message);
+  if (id !== '') writer.message(2, new ProtoWriter().string(3, id));
+  return writer.finish();
+}
