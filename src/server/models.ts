@@ -113,10 +113,11 @@ export function addModelRoutes(
   regions: Regions | undefined,
 ): void {
   app.get('/v2', () => serverMetadata(regions !== undefined));
-  app.get('/v2/health/live', (_request, reply) => reply.send());
-  app.get('/v2/health/ready', (_request, reply) => {
+  // Triton's clients read the status, KServe's the body.
+  app.get('/v2/health/live', () => ({ live: true }));
+  app.get('/v2/health/ready', () => {
     if (!engine.ready) throw new HttpError(503, 'the models are still being loaded');
-    return reply.send();
+    return { ready: true };
   });
 
   app.get('/v2/models/stats', () => statisticsOf(engine));
@@ -126,9 +127,9 @@ export function addModelRoutes(
       const { name, model } = find(engine, params);
       return modelMetadata(name, engine.versions(name), model.inputs, model.outputs);
     });
-    app.get<{ Params: ModelParams }>(`${prefix}/ready`, ({ params }, reply) => {
-      find(engine, params);
-      return reply.send();
+    app.get<{ Params: ModelParams }>(`${prefix}/ready`, ({ params }) => {
+      const { name } = find(engine, params);
+      return { name, ready: true };
     });
     app.get<{ Params: ModelParams }>(`${prefix}/config`, ({ params }) =>
       modelConfiguration(describe(find(engine, params))),
