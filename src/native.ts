@@ -149,7 +149,19 @@ export interface NativeAddon {
   setComputeThreads(threads: number): number;
   setMeta(meta: Float64Array): void;
   /** See native/core/json_tensor.h: the text with number arrays cut out, and where each begins and ends. */
-  carveJson(bytes: Uint8Array, marker: string, spans: Float64Array): string;
+  carveJson(bytes: Uint8Array, rows: boolean, marker: string, spans: Float64Array): string;
+  /** The shape of nested lists. */
+  jsonShape(bytes: Uint8Array, begin: number, end: number, where: string): number[];
+  nestedBound(dtype: number, dims: Float64Array): number;
+  printNested(
+    dtype: number,
+    tokens: boolean,
+    data: ArrayBufferView,
+    dims: Float64Array,
+    out: Uint8Array,
+    at: number,
+    where: string,
+  ): number;
   parseJson(
     bytes: Uint8Array,
     begin: number,

@@ -44,17 +44,29 @@ Status Prefixed(napi_env env, napi_value where, const Status& status) {
   return {status.code(), Napi::Value(env, where).ToString().Utf8Value() + ": " + status.message()};
 }
 
-// carveJson(bytes, marker, spans): the envelope; spans, a Float64Array, gets the number of arrays, then
-// begin and end of each as far as there is room
+// The dims in a Float64Array.
+std::vector<int64_t> DimsOf(const View& view) {
+  std::vector<int64_t> dims;
+  if (view.type != napi_float64_array) return dims;
+  const auto* numbers = reinterpret_cast<const double*>(view.data);
+  for (size_t i = 0; i < view.length; ++i) dims.push_back(static_cast<int64_t>(numbers[i]));
+  return dims;
+}
+
+// carveJson(bytes, rows, marker, spans): the envelope; spans, a Float64Array, gets the number of
+// arrays, then begin and end of each as far as there is room
 napi_value Carve(napi_env env, napi_callback_info info) {
-  napi_value args[3];
+  napi_value args[4];
   ReadCall<AddonEnv>(env, info, args);
   const View bytes = ViewOf(env, args[0]);
-  const View out = ViewOf(env, args[2]);
+  bool rows = false;
+  napi_get_value_bool(env, args[1], &rows);
+  const View out = ViewOf(env, args[3]);
   std::string envelope;
   std::vector<JsonSpan> spans;
   CarveJson({reinterpret_cast<const char*>(bytes.data), bytes.length},
-            Napi::Value(env, args[1]).ToString().Utf8Value(), &envelope, &spans);
+            rows ? JsonForm::kRows : JsonForm::kTensors,
+            Napi::Value(env, args[2]).ToString().Utf8Value(), &envelope, &spans);
   auto* numbers = reinterpret_cast<double*>(out.data);
   if (out.length > 0) numbers[0] = static_cast<double>(spans.size());
   for (size_t i = 0; i < spans.size() && 2 * i + 2 < out.length; ++i) {
@@ -83,6 +95,55 @@ napi_value Parse(napi_env env, napi_callback_info info) {
       ParseJsonTensor({reinterpret_cast<const char*>(bytes.data) + begin, end - begin}, begin, dtype,
                       ReadPolicy(env, args[4]), out.data, out.length, datatype);
   return status.ok() ? Undefined(env) : self->Throw(Prefixed(env, args[7], status));
+}
+
+// jsonShape(bytes, begin, end, where): dims of the nested lists
+napi_value Shape(napi_env env, napi_callback_info info) {
+  napi_value args[4];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const View bytes = ViewOf(env, args[0]);
+  const size_t begin = ReadSize(env, args[1]);
+  const size_t end = ReadSize(env, args[2]);
+  if (end > bytes.length || begin > end) {
+    return self->Throw(Prefixed(env, args[3], Status::InvalidInput("no such span")));
+  }
+  std::vector<int64_t> dims;
+  Status status =
+      JsonShape({reinterpret_cast<const char*>(bytes.data) + begin, end - begin}, begin, &dims);
+  if (!status.ok()) return self->Throw(Prefixed(env, args[3], status));
+  Napi::Array shape = Napi::Array::New(env, dims.size());
+  for (uint32_t i = 0; i < dims.size(); ++i) shape[i] = static_cast<double>(dims[i]);
+  return shape;
+}
+
+// nestedBound(dtype, dims)
+napi_value NestedBound(napi_env env, napi_callback_info info) {
+  napi_value args[2];
+  ReadCall<AddonEnv>(env, info, args);
+  const size_t bound = JsonNestedBound(ReadDType(env, args[0]), DimsOf(ViewOf(env, args[1])));
+  return Napi::Number::New(env, static_cast<double>(bound));
+}
+
+// printNested(dtype, tokens, data, dims, out, at, where): where in `out` it ends
+napi_value PrintNested(napi_env env, napi_callback_info info) {
+  napi_value args[7];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const DType dtype = ReadDType(env, args[0]);
+  const View data = ViewOf(env, args[2]);
+  const std::vector<int64_t> dims = DimsOf(ViewOf(env, args[3]));
+  const View out = ViewOf(env, args[4]);
+  const size_t at = ReadSize(env, args[5]);
+  size_t count = 1;
+  for (const int64_t dim : dims) count *= static_cast<size_t>(dim);
+  if (!MayHold(data.type, dtype) || count != data.length || at > out.length ||
+      out.length - at < JsonNestedBound(dtype, dims)) {
+    return self->Throw(Prefixed(env, args[6], Status::InvalidInput("no such tensor, or no room")));
+  }
+  size_t bytes = 0;
+  Status status = PrintJsonNested(dtype, ReadPolicy(env, args[1]), data.data, dims,
+                                  reinterpret_cast<char*>(out.data) + at, &bytes);
+  if (!status.ok()) return self->Throw(Prefixed(env, args[6], status));
+  return Napi::Number::New(env, static_cast<double>(at + bytes));
 }
 
 // jsonBound(dtype, count)
@@ -117,6 +178,9 @@ napi_value Print(napi_env env, napi_callback_info info) {
 bool AddJsonFunctions(napi_env env, napi_value exports, AddonEnv* self) {
   return AddFunction(env, exports, "carveJson", Carve, self) &&
          AddFunction(env, exports, "parseJson", Parse, self) &&
+         AddFunction(env, exports, "jsonShape", Shape, self) &&
+         AddFunction(env, exports, "nestedBound", NestedBound, self) &&
+         AddFunction(env, exports, "printNested", PrintNested, self) &&
          AddFunction(env, exports, "jsonBound", Bound, self) &&
          AddFunction(env, exports, "printJson", Print, self);
 }

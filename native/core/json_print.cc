@@ -221,4 +221,60 @@ Status PrintJsonTensor(DType dtype, NonFinite policy, const void* data, size_t c
   });
 }
 
+size_t JsonNestedBound(DType dtype, const std::vector<int64_t>& dims) {
+  // Two brackets and a comma for each list.
+  size_t lists = 1;
+  size_t all = 1;
+  for (const int64_t dim : dims) {
+    lists *= static_cast<size_t>(dim);
+    all += lists;
+  }
+  return JsonBound(dtype, lists) + 3 * all;
+}
+
+namespace {
+
+// Lists from `axis` on; `*data` moves on by what was printed.
+template <typename T>
+Status PrintLists(NonFinite policy, const T** data, const std::vector<int64_t>& dims, size_t axis,
+                  char** at) {
+  const auto count = static_cast<size_t>(dims[axis]);
+  if (axis + 1 == dims.size()) {
+    size_t bytes = 0;
+    Status status = Print(policy, *data, count, *at, &bytes);
+    *data += count;
+    *at += bytes;
+    return status;
+  }
+  *(*at)++ = '[';
+  for (size_t i = 0; i < count; ++i) {
+    if (i > 0) *(*at)++ = ',';
+    if (Status status = PrintLists(policy, data, dims, axis + 1, at); !status.ok()) return status;
+  }
+  *(*at)++ = ']';
+  return {};
+}
+
+}  // namespace
+
+Status PrintJsonNested(DType dtype, NonFinite policy, const void* data,
+                       const std::vector<int64_t>& dims, char* out, size_t* bytes) {
+  if (!HasJsonForm(dtype)) return Status::InvalidInput(DTypeName(dtype) + " has no JSON form");
+  return json::ForDType(dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* from = static_cast<const T*>(data);
+    if (dims.empty()) {
+      size_t printed = 0;
+      if (Status status = Print(policy, from, 1, out, &printed); !status.ok()) return status;
+      std::memmove(out, out + 1, printed - 2);  // without its brackets
+      *bytes = printed - 2;
+      return Status();
+    }
+    char* at = out;
+    Status status = PrintLists(policy, &from, dims, 0, &at);
+    *bytes = static_cast<size_t>(at - out);
+    return status;
+  });
+}
+
 }  // namespace tercel

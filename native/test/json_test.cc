@@ -208,7 +208,7 @@ TEST(JsonArraysAreCutOut) {
   const std::string text =
       R"({"id":"a\"]","inputs":[{"name":"x","data":[[1,2],[3]],"shape":[3]},)"
       R"( {"data" : ["]", "\\"] ,"name":"[s"}, {"data":7}],"data":[9],"outputs":[{"data":[8]}]})";
-  CarveJson(text, "M:", &envelope, &spans);
+  CarveJson(text, JsonForm::kTensors, "M:", &envelope, &spans);
   CHECK_EQ(spans.size(), size_t{2});
   CHECK_EQ(text.substr(spans[0].begin, spans[0].end - spans[0].begin), std::string("[[1,2],[3]]"));
   CHECK_EQ(text.substr(spans[1].begin, spans[1].end - spans[1].begin), std::string(R"(["]", "\\"])"));
@@ -220,13 +220,93 @@ TEST(JsonArraysAreCutOut) {
     std::string hostile = "{\"inputs\":[";
     for (int i = 0; i < 100'000; ++i) hostile += unit;
     const int64_t start = NowNs();
-    CarveJson(hostile + "1]}", "M:", &envelope, &spans);
+    CarveJson(hostile + "1]}", JsonForm::kTensors, "M:", &envelope, &spans);
     CHECK(NowNs() - start < 1'000'000'000);
   }
   // Whatever is cut short, is not cut out, and nothing is read past its end.
   for (size_t length = 0; length < text.size(); ++length) {
     const std::string part = text.substr(0, length);
-    CarveJson(part, "M:", &envelope, &spans);
+    CarveJson(part, JsonForm::kTensors, "M:", &envelope, &spans);
     if (spans.empty()) CHECK_EQ(envelope, part);
   }
+}
+
+namespace {
+
+// What is cut out of rows, and what is left.
+std::string Rows(const std::string& text, std::vector<std::string>* cut) {
+  std::string envelope;
+  std::vector<JsonSpan> spans;
+  CarveJson(text, JsonForm::kRows, "M:", &envelope, &spans);
+  cut->clear();
+  for (const JsonSpan& span : spans) cut->push_back(text.substr(span.begin, span.end - span.begin));
+  return envelope;
+}
+
+std::string ShapeOf(const std::string& text) {
+  std::vector<int64_t> dims;
+  if (Status status = JsonShape(text, 100, &dims); !status.ok()) return status.message();
+  std::string shape;
+  for (const int64_t dim : dims) shape += std::to_string(dim) + " ";
+  return shape;
+}
+
+std::string Nested(const std::vector<float>& values, const std::vector<int64_t>& dims) {
+  std::string text(JsonNestedBound(DType::kFloat32, dims), ' ');
+  size_t bytes = 0;
+  CHECK_OK(
+      PrintJsonNested(DType::kFloat32, NonFinite::kTokens, values.data(), dims, text.data(), &bytes));
+  text.resize(bytes);
+  return text;
+}
+
+}  // namespace
+
+TEST(JsonRowsAreCutOut) {
+  std::vector<std::string> cut;
+  CHECK_EQ(Rows(R"({"instances": [[1, 2], [3, NaN]] , "x": [1]})", &cut),
+           std::string(R"({"instances": "M:0" , "x": [1]})"));
+  CHECK_EQ(cut[0], std::string("[[1, 2], [3, NaN]]"));
+  CHECK_EQ(
+      Rows(R"({"instances":[{"a":[1],"b":2 ,"c":"s","d":true},{"a":["s"],"b":-Infinity}]})", &cut),
+      std::string(R"({"instances":[{"a":"M:0","b":"M:1" ,"c":"s","d":true},{"a":["s"],"b":"M:2"}]})"));
+  CHECK_EQ(cut.size(), size_t{3});
+  CHECK_EQ(cut[1], std::string("2"));
+  CHECK_EQ(cut[2], std::string("-Infinity"));
+  CHECK_EQ(Rows(R"({"inputs":{"a":[[1]],"b":{"b64":"eA=="}}})", &cut),
+           std::string(R"({"inputs":{"a":"M:0","b":{"b64":"eA=="}}})"));
+  CHECK_EQ(Rows(R"({"inputs":[1,2]})", &cut), std::string(R"({"inputs":"M:0"})"));
+  CHECK_EQ(Rows(R"({"instances":["a",{"b64":"eA=="}]})", &cut),
+           std::string(R"({"instances":["a",{"b64":"eA=="}]})"));
+  for (const char* broken :
+       {"", "{", R"({"inputs":[)", R"({"instances":[{"a":[1}]})", R"({"inputs":-)"}) {
+    CHECK_EQ(Rows(broken, &cut), std::string(broken));
+    CHECK(cut.empty());
+  }
+}
+
+TEST(JsonShapesAreOfOneLength) {
+  CHECK_EQ(ShapeOf("[1,2,3]"), std::string("3 "));
+  CHECK_EQ(ShapeOf(" [ [1 , 2],[3,4],[5,6] ] "), std::string("3 2 "));
+  CHECK_EQ(ShapeOf("[[[]],[[]]]"), std::string("2 1 0 "));
+  CHECK_EQ(ShapeOf("[]"), std::string("0 "));
+  CHECK_EQ(ShapeOf("[[1],[2,3]]"),
+           std::string("a list of 2 where the others have 1, which ends at byte 109"));
+  CHECK_EQ(ShapeOf("[1,[2]]"), std::string("a list where the others have numbers at byte 103"));
+  CHECK_EQ(ShapeOf("[[1],2]"), std::string("a number where the others have lists at byte 105"));
+  CHECK_EQ(ShapeOf("[[],1]"), std::string("a number where the others have lists at byte 104"));
+  CHECK_EQ(ShapeOf("[1]]"), std::string("a bracket too many at byte 103"));
+  CHECK_EQ(ShapeOf("[[1]"), std::string("a list that does not end at byte 104"));
+  CHECK_EQ(ShapeOf(std::string(40, '[')),
+           std::string("lists are nested more than 32 deep at byte 132"));
+  CHECK_EQ(ShapeOf("1"), std::string("a number where the others have lists at byte 100"));
+}
+
+TEST(JsonPrintsNested) {
+  CHECK_EQ(Nested({1, 2.5f, -3, 0, 5, 6}, {3, 2}), std::string("[[1,2.5],[-3,0],[5,6]]"));
+  CHECK_EQ(Nested({1, 2}, {2, 1, 1}), std::string("[[[1]],[[2]]]"));
+  CHECK_EQ(Nested({0.1f}, {}), std::string("0.1"));
+  CHECK_EQ(Nested({NAN}, {1}), std::string("[NaN]"));
+  CHECK_EQ(Nested({}, {2, 0}), std::string("[[],[]]"));
+  CHECK_EQ(Nested({}, {0, 2}), std::string("[]"));
 }

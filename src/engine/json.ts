@@ -41,21 +41,32 @@ export interface ArraySpan {
 }
 
 /** Where carveJson() writes: the number of arrays, then begin and end of each. */
-const MAX_ARRAYS = 4096;
-const spansOut = new Float64Array(1 + 2 * MAX_ARRAYS);
+let spansOut = new Float64Array(1 + 2 * 4096);
+const MAX_ARRAYS = 1 << 20;
 
 /**
- * Cuts out the number arrays under `data` of the objects in `inputs`: where the v2 protocol has tensors.
- *
- * @throws InvalidInputError for more arrays than any model has inputs
+ * Where a text has its tensors: under `data` of the objects in `inputs` (the v2 protocol), or in
+ * `instances` and `inputs`, where single numbers count too (TensorFlow Serving).
  */
-export function carve(text: Uint8Array): CarvedText {
-  const envelope = native.carveJson(text, MARK, spansOut);
+export type JsonForm = 'tensors' | 'rows';
+
+/**
+ * Cuts out the number arrays where the form has tensors.
+ *
+ * @throws InvalidInputError for more arrays than anybody means
+ */
+export function carve(text: Uint8Array, form: JsonForm = 'tensors'): CarvedText {
+  const rows = form === 'rows';
+  let envelope = native.carveJson(text, rows, MARK, spansOut);
   const count = spansOut[0]!;
   if (count > MAX_ARRAYS) {
     throw new InvalidInputError(
       `the request has ${count} arrays of data; ${MAX_ARRAYS} are allowed`,
     );
+  }
+  if (1 + 2 * count > spansOut.length) {
+    spansOut = new Float64Array(1 + 2 * count);
+    envelope = native.carveJson(text, rows, MARK, spansOut);
   }
   const spans: number[] = [];
   for (let i = 1; i <= 2 * count; i++) spans.push(spansOut[i]!);
@@ -94,8 +105,8 @@ export function parseEnvelope(carved: CarvedText): CarvedJson {
 }
 
 /** Both. */
-export function parseCarved(text: Uint8Array): CarvedJson {
-  return parseEnvelope(carve(text));
+export function parseCarved(text: Uint8Array, form?: JsonForm): CarvedJson {
+  return parseEnvelope(carve(text, form));
 }
 
 /** The index of the array that a value stands for; undefined for any other value. */
@@ -149,6 +160,15 @@ export function parseNumbers<D extends Exclude<DType, 'string'>>(
   return data;
 }
 
+/**
+ * The shape of an array, nested in lists that have one length at each depth.
+ *
+ * @throws InvalidInputError where they have not
+ */
+export function shapeOf({ text, begin, end }: ArraySpan, where: string): number[] {
+  return native.jsonShape(text, begin, end, where);
+}
+
 /** A text with places for tensors, to be printed once or many times. */
 export interface JsonTemplate {
   /** What is before, between and behind the tensors. */
@@ -192,18 +212,22 @@ let scratch = Buffer.alloc(0);
  * Prints the tensors into a template.
  *
  * @param tokens whether NaN and infinities may be printed
+ * @param nested in lists, as the shapes say; else flat
  * @throws InvalidInputError for a number that JSON cannot say
  */
 export function printJson(
   template: JsonTemplate,
   tensors: readonly Tensor[],
   tokens: boolean,
+  nested = false,
 ): Buffer {
   const { pieces, where } = template;
   if (tensors.length === 0) return pieces[0]!;
   let bound = template.bytes;
-  for (const { dtype, data } of tensors) {
-    bound += native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
+  for (const { dtype, data, shape } of tensors) {
+    bound += nested
+      ? native.nestedBound(dtypeCodes[dtype], Float64Array.from(shape))
+      : native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
   }
   const isShort = bound <= SHORT_BYTES;
   const out = isShort
@@ -214,9 +238,19 @@ export function printJson(
   if (!isShort && bound <= MAX_SCRATCH_BYTES) scratch = out;
   let at = pieces[0]!.copy(out);
   for (let i = 0; i < tensors.length; i++) {
-    const { dtype, data } = tensors[i]!;
+    const { dtype, data, shape } = tensors[i]!;
     const view = data as Float32Array;
-    at = native.printJson(dtypeCodes[dtype], tokens, view, out, at, where[i]!);
+    at = nested
+      ? native.printNested(
+          dtypeCodes[dtype],
+          tokens,
+          view,
+          Float64Array.from(shape),
+          out,
+          at,
+          where[i]!,
+        )
+      : native.printJson(dtypeCodes[dtype], tokens, view, out, at, where[i]!);
     at += pieces[i + 1]!.copy(out, at);
   }
   if (isShort) return out.subarray(0, at);

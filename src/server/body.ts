@@ -60,6 +60,7 @@ class Gatherer {
 /**
  * Reads an infer request's body; undefined when there is none.
  *
+ * @param parse how the JSON is read
  * @throws InvalidInputError (400) for a header out of range or JSON that does not parse; HttpError (413)
  *   for more than `limit` bytes
  */
@@ -67,6 +68,7 @@ export async function readInferBody(
   request: FastifyRequest,
   payload: Readable,
   limit: number,
+  parse: (text: Uint8Array) => CarvedJson = parseCarved,
 ): Promise<InferBody | undefined> {
   const jsonBytes = headerLength(request);
   const encoded = request.headers['content-encoding'] !== undefined;
@@ -101,5 +103,5 @@ export async function readInferBody(
   }
   if (received === 0) return undefined;
   if (jsonBytes === 0) return { json: undefined, binary: tail.take() };
-  return { json: parseCarved(head.take()), binary: tail.take() };
+  return { json: parse(head.take()), binary: tail.take() };
 }

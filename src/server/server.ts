@@ -20,6 +20,7 @@ import { HotRoute } from './hot-route.js';
 import { addLoggingRoutes, Logging, logRequests } from './logging.js';
 import { addModelRoutes } from './models.js';
 import { addSharedMemoryRoutes, sharedMemoryOf } from './shared-memory.js';
+import { addTfsRoutes } from './tfs.js';
 import { Wire } from './wire.js';
 
 const require = createRequire(import.meta.url);
@@ -161,6 +162,10 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     done();
   });
   void app.register((scope, _options, done) => {
+    addTfsRoutes(scope, engine, arrivals, bodyLimit);
+    done();
+  });
+  void app.register((scope, _options, done) => {
     guard(scope, options);
     addControlRoutes(scope, engine);
     addSharedMemoryRoutes(scope, memory);
@@ -215,5 +220,6 @@ function yieldToHooks(app: FastifyInstance, hot: HotInfer): void {
 function routeOf(path: string): string {
   return path
     .replace(/^\/v2\/(repository\/)?models\/(?!stats$)[^/]+/, '/v2/$1models/:model')
-    .replace(/\/versions\/[^/]+/, '/versions/:version');
+    .replace(/^\/v1\/models\/[^/]+/, '/v1/models/:model')
+    .replace(/\/(versions|labels)\/[^/]+/, '/$1/:version');
 }

@@ -1,0 +1,525 @@
+// TensorFlow Serving's REST form: predict by rows and by columns, classify, regress.
+//
+// Source: TensorFlow Serving's "RESTful API" document.
+import {
+  carvedArray,
+  JsonPrinter,
+  parseNumbers,
+  printJson,
+  shapeOf,
+  type ArraySpan,
+  type CarvedJson,
+} from '../engine/json.js';
+import { InvalidInputError } from '../errors.js';
+import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
+import type { ValueMetadata } from '../types.js';
+
+/** The one signature that an ONNX model has. */
+export const SIGNATURE = 'serving_default';
+
+interface JsonObject {
+  [key: string]: unknown;
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Throws InvalidInputError for a signature that is not there. */
+export function checkSignature(name: unknown): void {
+  if (name === undefined || name === '' || name === SIGNATURE) return;
+  throw new InvalidInputError(
+    `signature_name: expected "${SIGNATURE}", the only signature of an ONNX model, got ${JSON.stringify(name)}`,
+  );
+}
+
+/** A predict request: by rows the answer has a row for each, by columns the outputs whole. */
+export interface PredictRequest {
+  inputs: Record<string, Tensor>;
+  byRows: boolean;
+}
+
+/** Bytes as the protocol has them: {"b64": "..."}. */
+function isBase64(value: unknown): value is { b64: string } {
+  return isObject(value) && typeof value['b64'] === 'string' && Object.keys(value).length === 1;
+}
+
+/** A text put together from pieces of the body: errors shall say where in the body they are. */
+class Joined {
+  readonly #parts: Uint8Array[] = [Buffer.from('[')];
+  readonly #starts: { at: number; body: number }[] = [];
+  #bytes = 1;
+
+  add(text: Uint8Array, begin: number, end: number, inBody: number): void {
+    if (this.#parts.length > 1) {
+      this.#parts.push(Buffer.from(','));
+      this.#bytes++;
+    }
+    this.#starts.push({ at: this.#bytes, body: inBody });
+    this.#parts.push(text.subarray(begin, end));
+    this.#bytes += end - begin;
+  }
+
+  span(): ArraySpan {
+    const text = Buffer.concat([...this.#parts, Buffer.from(']')], this.#bytes + 1);
+    return { text, begin: 0, end: text.length };
+  }
+
+  /** Throws what `work` throws, with positions of the body. */
+  located<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof InvalidInputError)) throw error;
+      const message = error.message.replace(/\bbyte (\d+)/, (_all, at: string) => {
+        const place = this.#starts.findLast((start) => start.at <= Number(at)) ?? this.#starts[0]!;
+        return `byte ${place.body + Number(at) - place.at}`;
+      });
+      throw new InvalidInputError(message, { cause: error });
+    }
+  }
+}
+
+/** What a number's text is in the envelope: a span of its own, or true and false as they are. */
+function addPiece(
+  joined: Joined,
+  json: CarvedJson,
+  value: unknown,
+  dtype: DType,
+  where: string,
+): void {
+  const span = carvedArray(json, value);
+  if (span) joined.add(span.text, span.begin, span.end, span.begin);
+  else if (typeof value === 'boolean') {
+    const word = Buffer.from(String(value));
+    joined.add(word, 0, word.length, 0);
+  } else {
+    const got = value === null ? 'null' : isObject(value) ? 'an object' : typeof value;
+    throw new InvalidInputError(
+      `${where}: expected ${dtype} numbers, got ${Array.isArray(value) ? 'strings' : got}`,
+    );
+  }
+}
+
+/** Strings, nested in any way of one length at each depth. */
+function strings(value: unknown, where: string): { shape: number[]; data: string[] } {
+  const data: string[] = [];
+  const walk = (item: unknown): number[] => {
+    if (Array.isArray(item)) {
+      const shapes = item.map(walk);
+      const [first = []] = shapes;
+      if (shapes.some((shape) => shape.join() !== first.join())) {
+        throw new InvalidInputError(`${where}: lists at one depth have different lengths`);
+      }
+      return [item.length, ...first];
+    }
+    if (isBase64(item)) data.push(Buffer.from(item.b64, 'base64').toString('utf8'));
+    else if (typeof item === 'string') data.push(item);
+    else {
+      throw new InvalidInputError(
+        `${where}: expected strings or {"b64": "..."}, got ${item === null ? 'null' : typeof item}`,
+      );
+    }
+    return [];
+  };
+  return { shape: walk(value), data };
+}
+
+/** One tensor from a value for each row. */
+function tensorOfRows(
+  json: CarvedJson,
+  rows: readonly unknown[],
+  dtype: DType,
+  where: string,
+): Tensor {
+  if (dtype === 'string') {
+    for (const row of rows) noNumbers(json, row, where);
+    return { dtype, ...strings(rows, where) };
+  }
+  const joined = new Joined();
+  for (const row of rows) addPiece(joined, json, row, dtype, where);
+  const span = joined.span();
+  return joined.located(() => numbers(span, dtype, where));
+}
+
+/** A whole tensor from one value: nested lists, or a scalar. */
+function tensorOfValue(json: CarvedJson, value: unknown, dtype: DType, where: string): Tensor {
+  if (dtype === 'string') {
+    noNumbers(json, value, where);
+    return { dtype, ...strings(value, where) };
+  }
+  const span = carvedArray(json, value);
+  if (span && span.text[span.begin] === OPEN) return numbers(span, dtype, where);
+  const { shape: _one, ...scalar } = tensorOfRows(json, [value], dtype, where);
+  return { ...scalar, shape: [] };
+}
+
+const OPEN = '['.charCodeAt(0);
+
+function noNumbers(json: CarvedJson, value: unknown, where: string): void {
+  if (carvedArray(json, value)) {
+    throw new InvalidInputError(`${where}: expected strings or {"b64": "..."}, got numbers`);
+  }
+}
+
+function numbers(span: ArraySpan, dtype: Exclude<DType, 'string'>, where: string): Tensor {
+  if (dtype === 'float16' || dtype === 'bfloat16') {
+    throw new InvalidInputError(`${where}: ${dtype} has no JSON form; send it over gRPC`);
+  }
+  const shape = shapeOf(span, where);
+  const data = parseNumbers(span, dtype, countElements(shape), true, dtype, where);
+  return { dtype, shape, data };
+}
+
+function inputNamed(inputs: readonly ValueMetadata[], name: string): ValueMetadata {
+  const input = inputs.find((each) => each.name === name);
+  if (input) return input;
+  throw new InvalidInputError(
+    `input "${name}" does not exist; the model has ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
+  );
+}
+
+function onlyInput(inputs: readonly ValueMetadata[], what: string): ValueMetadata {
+  if (inputs.length === 1) return inputs[0]!;
+  throw new InvalidInputError(
+    `${what}: the model has ${inputs.length} inputs, so values must be given by name`,
+  );
+}
+
+/**
+ * Reads a predict request.
+ *
+ * @param inputs the model's
+ * @throws InvalidInputError naming the input and what was expected
+ */
+export function decodePredict(json: CarvedJson, inputs: readonly ValueMetadata[]): PredictRequest {
+  const body = json.value;
+  if (!isObject(body)) throw new InvalidInputError('the request must be a JSON object');
+  checkSignature(body['signature_name']);
+  const { instances, inputs: columns } = body;
+  if ((instances === undefined) === (columns === undefined)) {
+    throw new InvalidInputError(
+      'the request must have exactly one of "instances" (by rows) and "inputs" (by columns)',
+    );
+  }
+  if (columns !== undefined) {
+    if (!isObject(columns) || isBase64(columns)) {
+      const { name, dtype } = onlyInput(inputs, 'inputs');
+      const tensor = tensorOfValue(json, columns, dtype, `input "${name}"`);
+      return { inputs: { [name]: tensor }, byRows: false };
+    }
+    const tensors = Object.entries(columns).map(([name, value]) => [
+      name,
+      tensorOfValue(json, value, inputNamed(inputs, name).dtype, `input "${name}"`),
+    ]);
+    return { inputs: Object.fromEntries(tensors) as Record<string, Tensor>, byRows: false };
+  }
+  // Rows of plain numbers were cut out whole.
+  if (carvedArray(json, instances)) {
+    const { name, dtype } = onlyInput(inputs, 'instances');
+    const tensor = tensorOfValue(json, instances, dtype, `input "${name}"`);
+    return { inputs: { [name]: tensor }, byRows: true };
+  }
+  if (!Array.isArray(instances) || instances.length === 0) {
+    throw new InvalidInputError('"instances" must be a list of one row or more');
+  }
+  const rows = instances as unknown[];
+  const [first] = rows;
+  if (!isObject(first) || isBase64(first)) {
+    const { name, dtype } = onlyInput(inputs, 'instances');
+    const tensor = tensorOfRows(json, rows, dtype, `input "${name}"`);
+    return { inputs: { [name]: tensor }, byRows: true };
+  }
+  const tensors: Record<string, Tensor> = {};
+  for (const name of Object.keys(first)) {
+    const { dtype } = inputNamed(inputs, name);
+    const values = rows.map((row, i) => {
+      if (isObject(row) && Object.hasOwn(row, name)) return row[name];
+      throw new InvalidInputError(
+        `instances[${i}]: "${name}", which the first row has, is missing`,
+      );
+    });
+    tensors[name] = tensorOfRows(json, values, dtype, `input "${name}"`);
+  }
+  rows.forEach((row, i) => {
+    const extra = Object.keys(row as JsonObject).find((name) => !Object.hasOwn(first, name));
+    if (extra !== undefined) {
+      throw new InvalidInputError(`instances[${i}]: "${extra}" is not in the first row`);
+    }
+  });
+  return { inputs: tensors, byRows: true };
+}
+
+/** A tensor as JSON values are nested; numbers by a place for the printer. */
+class Printer {
+  readonly #printer = new JsonPrinter();
+  readonly #tensors: Tensor[] = [];
+
+  value(name: string, tensor: Tensor): unknown {
+    if (tensor.dtype === 'string') return nestedStrings(name, tensor as Tensor<'string'>);
+    if (tensor.dtype === 'float16' || tensor.dtype === 'bfloat16') {
+      throw new InvalidInputError(
+        `output "${name}": ${tensor.dtype} has no JSON form; ask for it over gRPC`,
+      );
+    }
+    this.#tensors.push(tensor);
+    return this.#printer.place(`output "${name}"`);
+  }
+
+  print(value: unknown): Buffer {
+    return printJson(this.#printer.template(value), this.#tensors, true, true);
+  }
+}
+
+/** Outputs whose names end so are bytes, for the client: base64. */
+const BYTES_SUFFIX = '_bytes';
+
+function nestedStrings(name: string, { shape, data }: Tensor<'string'>): unknown {
+  let at = 0;
+  const next = (): unknown => {
+    const text = data[at++]!;
+    return name.endsWith(BYTES_SUFFIX) ? { b64: Buffer.from(text).toString('base64') } : text;
+  };
+  const nest = (axis: number): unknown =>
+    axis === shape.length ? next() : Array.from({ length: shape[axis]! }, () => nest(axis + 1));
+  return nest(0);
+}
+
+/** One row of a tensor. */
+function rowOf(tensor: Tensor, row: number): Tensor {
+  const shape = tensor.shape.slice(1);
+  const count = countElements(shape);
+  if (tensor.dtype === 'string') {
+    const data = tensor.data as string[];
+    return { dtype: 'string', shape, data: data.slice(row * count, (row + 1) * count) };
+  }
+  const view = tensor.data as Float32Array;
+  const size = bytesPerElement(tensor.dtype);
+  return {
+    dtype: tensor.dtype,
+    shape,
+    data: viewOf(tensor.dtype, view.buffer, view.byteOffset + row * count * size, count),
+  };
+}
+
+/** The rows that all outputs have. Throws InvalidInputError where they differ. */
+function rowsOf(outputs: readonly (readonly [string, Tensor])[]): number {
+  const [first] = outputs;
+  const rows = first?.[1].shape[0];
+  for (const [name, { shape }] of outputs) {
+    if (shape.length === 0 || shape[0] !== rows) {
+      throw new InvalidInputError(
+        `output "${name}" has shape [${shape.join(',')}], not a row for each instance; ask by columns ("inputs")`,
+      );
+    }
+  }
+  return rows ?? 0;
+}
+
+/**
+ * Writes a predict response: `predictions` by rows, `outputs` by columns; a single output goes unnamed.
+ *
+ * @throws InvalidInputError for outputs that have no JSON form, or no rows
+ */
+export function encodePredict(values: Readonly<Record<string, Tensor>>, byRows: boolean): Buffer {
+  const outputs = Object.entries(values);
+  const printer = new Printer();
+  const single = outputs.length === 1 ? outputs[0] : undefined;
+  if (!byRows) {
+    const all = single
+      ? printer.value(...single)
+      : Object.fromEntries(outputs.map(([name, tensor]) => [name, printer.value(name, tensor)]));
+    return printer.print({ outputs: all });
+  }
+  const rows = rowsOf(outputs);
+  if (single) return printer.print({ predictions: printer.value(...single) });
+  const predictions = Array.from({ length: rows }, (_, row) =>
+    Object.fromEntries(
+      outputs.map(([name, tensor]) => [name, printer.value(name, rowOf(tensor, row))]),
+    ),
+  );
+  return printer.print({ predictions });
+}
+
+// ---- classify and regress ----
+
+/** The features of a classify or regress request, as the model's inputs. */
+export function decodeExamples(
+  json: unknown,
+  inputs: readonly ValueMetadata[],
+): Record<string, Tensor> {
+  if (!isObject(json)) throw new InvalidInputError('the request must be a JSON object');
+  checkSignature(json['signature_name']);
+  const { context = {}, examples } = json;
+  if (!isObject(context)) throw new InvalidInputError('context: expected features by name');
+  if (!Array.isArray(examples) || examples.length === 0) {
+    throw new InvalidInputError('examples: expected a list of one example or more');
+  }
+  return tensorsOfExamples(
+    examples.map((example: unknown, i) => {
+      if (!isObject(example)) {
+        throw new InvalidInputError(`examples[${i}]: expected features by name`);
+      }
+      const features = new Map<string, unknown[]>();
+      for (const [name, value] of Object.entries({ ...context, ...example })) {
+        features.set(name, Array.isArray(value) ? value : [value]);
+      }
+      return features;
+    }),
+    inputs,
+  );
+}
+
+/**
+ * Tensors of one row an example: a feature's values are what the input has behind its first dimension.
+ *
+ * @throws InvalidInputError naming the example and feature
+ */
+export function tensorsOfExamples(
+  examples: readonly ReadonlyMap<string, readonly unknown[]>[],
+  inputs: readonly ValueMetadata[],
+): Record<string, Tensor> {
+  const tensors: Record<string, Tensor> = {};
+  for (const { name, dtype, shape: declared } of inputs) {
+    const rows = examples.map((features, i) => {
+      const values = features.get(name);
+      if (values) return values;
+      throw new InvalidInputError(`examples[${i}]: feature "${name}" is missing`);
+    });
+    const width = rows[0]!.length;
+    const wrong = rows.findIndex((row) => row.length !== width);
+    if (wrong >= 0) {
+      throw new InvalidInputError(
+        `examples[${wrong}]: feature "${name}" has ${rows[wrong]!.length} values, the first example has ${width}`,
+      );
+    }
+    // Behind the first dimension: as declared where it says, else one list.
+    const fixed = declared.slice(1).filter((dim) => typeof dim === 'number');
+    const isFixed = fixed.length === declared.length - 1;
+    const shape = [rows.length, ...(declared.length > 1 ? (isFixed ? fixed : [width]) : [])];
+    if (countElements(shape) !== rows.length * width) {
+      throw new InvalidInputError(
+        `examples[0]: feature "${name}" has ${width} values, the model's input [${declared.join(',')}]`,
+      );
+    }
+    tensors[name] = { dtype, shape, data: featureData(dtype, rows.flat(), name) };
+  }
+  for (const [i, features] of examples.entries()) {
+    for (const name of features.keys()) inputNamedIn(inputs, name, i);
+  }
+  return tensors;
+}
+
+function inputNamedIn(inputs: readonly ValueMetadata[], name: string, example: number): void {
+  if (inputs.some((input) => input.name === name)) return;
+  throw new InvalidInputError(
+    `examples[${example}]: the model has no input "${name}"; it has ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
+  );
+}
+
+const integers = new Set<DType>(['int8', 'int16', 'int32', 'uint8', 'uint16', 'uint32']);
+
+function featureData(dtype: DType, values: readonly unknown[], name: string): Tensor['data'] {
+  const wrong = (value: unknown): InvalidInputError =>
+    new InvalidInputError(
+      `feature "${name}": expected ${dtype}, got ${isObject(value) ? 'an object' : JSON.stringify(value)}`,
+    );
+  if (dtype === 'string') {
+    return values.map((value) => {
+      if (isBase64(value)) return Buffer.from(value.b64, 'base64').toString('utf8');
+      if (typeof value !== 'string') throw wrong(value);
+      return value;
+    });
+  }
+  const data = viewOf(dtype, new ArrayBuffer(values.length * bytesPerElement(dtype)));
+  if (dtype === 'int64' || dtype === 'uint64') {
+    const longs = data as BigInt64Array;
+    values.forEach((value, i) => {
+      if (typeof value === 'bigint') longs[i] = value;
+      else if (Number.isSafeInteger(value)) longs[i] = BigInt(value as number);
+      else throw wrong(value);
+      if (longs[i] !== BigInt(value as number)) throw wrong(String(value));
+    });
+    return data;
+  }
+  const numbers = data as Float32Array;
+  values.forEach((value, i) => {
+    const number = typeof value === 'boolean' ? Number(value) : value;
+    if (typeof number !== 'number' && typeof number !== 'bigint') throw wrong(value);
+    numbers[i] = Number(number);
+    const exact = integers.has(dtype) || dtype === 'bool';
+    if (exact && numbers[i] !== Number(number)) throw wrong(String(value));
+  });
+  return data;
+}
+
+/** A class and its score. */
+export interface Scored {
+  label: string;
+  score: number;
+}
+
+/**
+ * The classes of each row: the scores of the one output that has a float for each class, with the names
+ * that an output of strings, the labels of the configuration, or the indices give them.
+ *
+ * @throws InvalidInputError for a model without such an output
+ */
+export function classesOf(
+  values: Readonly<Record<string, Tensor>>,
+  classNames: Readonly<Record<string, readonly string[]>>,
+): Scored[][] {
+  const outputs = Object.entries(values);
+  const found = outputs.find(
+    ([, { dtype, shape }]) => dtype.startsWith('float') && shape.length === 2,
+  );
+  if (!found) {
+    throw new InvalidInputError(
+      'the model cannot classify: no output has a float score for each class, [rows, classes]',
+    );
+  }
+  const [name, scores] = found;
+  const [rows, classes] = scores.shape as [number, number];
+  const numbers = scores.data as Float32Array;
+  const texts = outputs.find(
+    ([, { dtype, shape }]) => dtype === 'string' && shape.join() === scores.shape.join(),
+  )?.[1].data as string[] | undefined;
+  const names = classNames[name];
+  return Array.from({ length: rows }, (_, row) =>
+    Array.from({ length: classes }, (__, k) => ({
+      label: texts?.[row * classes + k] ?? names?.[k] ?? String(k),
+      score: numbers[row * classes + k]!,
+    })),
+  );
+}
+
+/** One value a row. Throws InvalidInputError for a model that has none. */
+export function regressionsOf(values: Readonly<Record<string, Tensor>>): Tensor {
+  const found = Object.values(values).find(
+    ({ dtype, shape }) =>
+      dtype.startsWith('float') && (shape.length === 1 || (shape.length === 2 && shape[1] === 1)),
+  );
+  if (!found) {
+    throw new InvalidInputError('the model cannot regress: no output has one float a row');
+  }
+  return { ...found, shape: [found.shape[0]!] };
+}
+
+/** `{"results": [[["label", score], ...], ...]}` */
+export function encodeClassify(rows: readonly (readonly Scored[])[]): Buffer {
+  const printer = new Printer();
+  return printer.print({
+    results: rows.map((row) =>
+      row.map(({ label, score }) => [
+        label,
+        printer.value('scores', { dtype: 'float32', shape: [], data: Float32Array.of(score) }),
+      ]),
+    ),
+  });
+}
+
+/** `{"results": [value, ...]}` */
+export function encodeRegress(values: Tensor): Buffer {
+  const printer = new Printer();
+  return printer.print({ results: printer.value('values', values) });
+}
