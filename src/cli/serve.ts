@@ -7,12 +7,15 @@ import { SharedMemory } from '../engine/shared-memory.js';
 import { createGrpcServer } from '../server/grpc.js';
 import { Logging } from '../server/logging.js';
 import { createServer } from '../server/server.js';
+import { createTfsGrpcServer } from '../server/tfs-grpc.js';
 
 interface ServeFlags {
   models: string;
   host: string;
   httpPort: number;
   grpcPort: number | false;
+  tfsHttpPort?: number;
+  tfsGrpcPort?: number;
   modelControl: ControlMode;
   loadModel: string[];
   pollSeconds: number;
@@ -96,6 +99,15 @@ async function serve(flags: ServeFlags): Promise<void> {
     flags.grpcPort === false
       ? undefined
       : createGrpcServer(engine, { ...common, messageLimitBytes: flags.bodyLimit });
+  const tfsGrpc =
+    flags.tfsGrpcPort === undefined
+      ? undefined
+      : createTfsGrpcServer(engine, { messageLimitBytes: flags.bodyLimit });
+  // The same routes on another port, where clients of TensorFlow Serving look for them.
+  const tfsHttp =
+    flags.tfsHttpPort === undefined
+      ? undefined
+      : createServer(engine, { ...common, bodyLimitBytes: flags.bodyLimit });
 
   let stopping = false;
   const stop = (signal: NodeJS.Signals): void => {
@@ -103,7 +115,9 @@ async function serve(flags: ServeFlags): Promise<void> {
     stopping = true;
     console.log(`${signal}: finishing requests in flight`);
     setTimeout(() => process.exit(1), GRACE_MS).unref();
-    void Promise.all([app.close(), grpc?.close()]).then(() => engine.close());
+    void Promise.all([app.close(), grpc?.close(), tfsHttp?.close(), tfsGrpc?.close()]).then(() =>
+      engine.close(),
+    );
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
@@ -111,6 +125,8 @@ async function serve(flags: ServeFlags): Promise<void> {
   // Listening first: who waits for readiness is told that it is not there yet.
   const address = await app.listen({ host: flags.host, port: flags.httpPort });
   const grpcPort = await grpc?.listen({ host: flags.host, port: flags.grpcPort as number });
+  const tfsAddress = await tfsHttp?.listen({ host: flags.host, port: flags.tfsHttpPort! });
+  const tfsPort = await tfsGrpc?.listen({ host: flags.host, port: flags.tfsGrpcPort! });
   const repository = await engine.loadRepository(flags.models, {
     control: flags.modelControl,
     models: flags.loadModel,
@@ -125,6 +141,8 @@ async function serve(flags: ServeFlags): Promise<void> {
     );
   }
   console.log(`serving ${engine.names().join(', ') || 'no model yet'} at ${address}`);
+  if (tfsAddress !== undefined) console.log(`TensorFlow Serving REST at ${tfsAddress}`);
+  if (tfsPort !== undefined) console.log(`TensorFlow Serving gRPC at ${flags.host}:${tfsPort}`);
   if (grpcPort !== undefined) console.log(`gRPC at ${flags.host}:${grpcPort}`);
 }
 
@@ -136,6 +154,16 @@ export function serveCommand(): Command {
     .option('--http-port <port>', 'port of the REST endpoint; 0 picks one', whole(0, 65535), 8000)
     .option('--grpc-port <port>', 'port of the gRPC endpoint; 0 picks one', whole(0, 65535), 8001)
     .option('--no-grpc-port', 'no gRPC endpoint')
+    .option(
+      '--tfs-http-port <port>',
+      "a port of its own for TensorFlow Serving's REST form (by custom 8501), which the HTTP port has too",
+      whole(0, 65535),
+    )
+    .option(
+      '--tfs-grpc-port <port>',
+      "port of TensorFlow Serving's gRPC form (by custom 8500); none without it",
+      whole(0, 65535),
+    )
     .addOption(
       new Option(
         '--model-control <mode>',

@@ -218,11 +218,10 @@ export function decodePredict(json: CarvedJson, inputs: readonly ValueMetadata[]
   if (carvedArray(json, instances)) {
     const { name, dtype } = onlyInput(inputs, 'instances');
     const tensor = tensorOfValue(json, instances, dtype, `input "${name}"`);
+    if (tensor.shape.length === 0 || tensor.shape[0] === 0) throw noRows();
     return { inputs: { [name]: tensor }, byRows: true };
   }
-  if (!Array.isArray(instances) || instances.length === 0) {
-    throw new InvalidInputError('"instances" must be a list of one row or more');
-  }
+  if (!Array.isArray(instances) || instances.length === 0) throw noRows();
   const rows = instances as unknown[];
   const [first] = rows;
   if (!isObject(first) || isBase64(first)) {
@@ -248,6 +247,10 @@ export function decodePredict(json: CarvedJson, inputs: readonly ValueMetadata[]
     }
   });
   return { inputs: tensors, byRows: true };
+}
+
+function noRows(): InvalidInputError {
+  return new InvalidInputError('"instances" must be a list of one row or more');
 }
 
 /** A tensor as JSON values are nested; numbers by a place for the printer. */

@@ -17,6 +17,7 @@ import {
 import type { Regions } from '../protocol/v2-request.js';
 import type { Arrivals } from './arrivals.js';
 import { answerFor, grpcStatusFor } from './errors.js';
+import { deadlineOf } from './grpc-server.js';
 import { Preparations, cancel, type Running } from './hot-infer.js';
 import { find } from './models.js';
 
@@ -172,9 +173,4 @@ export class GrpcInfer {
     });
     call.on('error', () => {}); // the client broke off; 'cancelled' says so too
   };
-}
-
-function deadlineOf(call: { getDeadline(): Date | number }): number {
-  const deadline = call.getDeadline();
-  return typeof deadline === 'number' ? deadline : deadline.getTime();
 }

@@ -1,30 +1,18 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
-import type {
-  handleUnaryCall,
-  Server,
-  ServerUnaryCall,
-  ServerWritableStream,
-  UntypedServiceImplementation,
-} from '@grpc/grpc-js';
+import type { handleUnaryCall, ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Engine } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
 import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2-model.js';
 import { NO_SHARED_MEMORY, type RegionSpan } from '../protocol/v2-request.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { Arrivals } from './arrivals.js';
-import {
-  explicitOnly,
-  indexOf,
-  isLoopback,
-  mayControl,
-  repositoryOf,
-  type ControlOptions,
-} from './control.js';
-import { grpcStatusFor, HttpError } from './errors.js';
+import { explicitOnly, indexOf, mayControl, repositoryOf, type ControlOptions } from './control.js';
+import { addHealth, HEALTH } from './grpc-health.js';
 import { GrpcInfer } from './grpc-infer.js';
+import { GrpcServer, handlers, type Fields, type Method } from './grpc-server.js';
 import { Logging } from './logging.js';
 import { describe, find, serverMetadata, statisticsOf } from './models.js';
-import { addReflection, grpc, loadPackage, serviceOf } from './protos.js';
+import { addReflection, inBytes, loadPackage, serviceOf } from './protos.js';
 import { findRegions, sharedMemoryOf } from './shared-memory.js';
 
 export interface GrpcServerOptions extends ControlOptions {
@@ -36,159 +24,35 @@ export interface GrpcServerOptions extends ControlOptions {
   logging?: Logging;
 }
 
-const DEFAULT_MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024;
-/** How often a watched health is looked at. */
-const WATCH_MS = 500;
-
 const INFERENCE = 'inference.GRPCInferenceService';
-const HEALTH = 'grpc.health.v1.Health';
-
-type Fields = Record<string, unknown>;
-type Health = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN';
-
-/** A gRPC server that listens nowhere yet; closing it leaves the engine open. */
-export class GrpcServer {
-  readonly #server: Server;
-  readonly #health: (service: string) => Health;
-  readonly #ownMemory: SharedMemory | undefined;
-  #open = true;
-
-  /** @internal */
-  constructor(engine: Engine, options: GrpcServerOptions) {
-    if (options.adminToken === '')
-      throw new InvalidInputError('adminToken: expected a token, got none');
-    const limit = options.messageLimitBytes ?? DEFAULT_MESSAGE_LIMIT_BYTES;
-    const memory = sharedMemoryOf(options.allowSharedMemory);
-    this.#ownMemory = options.allowSharedMemory === true ? memory : undefined;
-    this.#server = new (grpc().Server)({
-      'grpc.max_receive_message_length': limit,
-      'grpc.max_send_message_length': limit,
-    });
-    const logging = options.logging ?? new Logging();
-    const definition = loadPackage('inference.proto', 'health.proto');
-    const service = { ...serviceOf(definition, INFERENCE) };
-    // Tensors are read and written where they are.
-    for (const method of ['ModelInfer', 'ModelStreamInfer']) {
-      service[method] = {
-        ...service[method]!,
-        requestDeserialize: (bytes: Buffer) => bytes,
-        responseSerialize: (bytes: Buffer) => bytes,
-      };
-    }
-    const regions = memory && ((span: RegionSpan) => memory.span(span));
-    const infer = new GrpcInfer(engine, new Arrivals(), regions);
-    this.#server.addService(service, {
-      ...answers(modelMethods(engine, memory !== undefined)),
-      ...answers(controlMethods(engine, memory, logging), (call) =>
-        mayControl(
-          call.metadata.get('authorization')[0]?.toString(),
-          [...this.#addresses].every(isLoopback),
-          options,
-        ),
-      ),
-      ModelInfer: infer.unary,
-      ModelStreamInfer: infer.stream as UntypedServiceImplementation[string],
-    });
-    this.#health = (name) =>
-      name !== '' && name !== INFERENCE && name !== HEALTH
-        ? engine.versions(name).length > 0
-          ? 'SERVING'
-          : 'SERVICE_UNKNOWN'
-        : this.#open && engine.ready
-          ? 'SERVING'
-          : 'NOT_SERVING';
-    this.#server.addService(serviceOf(definition, HEALTH), {
-      ...answers({
-        Check: ({ service: name }) => {
-          const status = this.#health(String(name));
-          if (status !== 'SERVICE_UNKNOWN') return { status };
-          throw new HttpError(404, `service "${String(name)}" is not known`);
-        },
-      }),
-      Watch: ((call: ServerWritableStream<{ service: string }, { status: Health }>) =>
-        this.#watch(call)) as UntypedServiceImplementation[string],
-    });
-    addReflection(this.#server, definition);
-  }
-
-  readonly #addresses = new Set<string>();
-
-  #watch(call: ServerWritableStream<{ service: string }, { status: Health }>): void {
-    let last: Health | undefined;
-    const look = (): void => {
-      const status = this.#health(call.request.service);
-      if (status !== last) call.write({ status });
-      last = status;
-      if (!this.#open) stop();
-    };
-    const timer = setInterval(look, WATCH_MS);
-    const stop = (): void => {
-      clearInterval(timer);
-      call.end();
-    };
-    call.on('cancelled', stop);
-    look();
-  }
-
-  /**
-   * Listens; more addresses may be added by calling it again.
-   *
-   * @returns the port
-   * @throws (rejects) Error when the address cannot be had
-   */
-  listen({ host = '127.0.0.1', port }: { host?: string; port: number }): Promise<number> {
-    const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-    this.#addresses.add(host === 'localhost' ? '127.0.0.1' : host);
-    return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, grpc().ServerCredentials.createInsecure(), (error, bound) => {
-        if (error) reject(error);
-        else resolve(bound);
-      });
-    });
-  }
-
-  /** Takes no more calls, and waits for those under way. */
-  close(): Promise<void> {
-    this.#open = false;
-    return new Promise((resolve) => {
-      this.#server.tryShutdown(() => {
-        this.#ownMemory?.unregister();
-        resolve();
-      });
-    });
-  }
-}
 
 /**
  * A gRPC server of the Open Inference Protocol v2 with Triton's extensions, grpc.health.v1 and server
  * reflection, over the engine's models.
+ *
+ * @throws InvalidInputError for an empty adminToken
  */
 export function createGrpcServer(engine: Engine, options: GrpcServerOptions = {}): GrpcServer {
-  return new GrpcServer(engine, options);
-}
-
-type Method = (request: Fields) => object | Promise<object>;
-
-/** Methods as handlers; `guard` throws for who may not call them. */
-function answers(
-  methods: Record<string, Method>,
-  guard?: (call: ServerUnaryCall<Fields, object>) => void,
-): UntypedServiceImplementation {
-  const handlers: UntypedServiceImplementation = {};
-  for (const [name, method] of Object.entries(methods)) {
-    const handler: handleUnaryCall<Fields, object> = (call, callback) => {
-      const answer = async (): Promise<object> => {
-        guard?.(call);
-        return method(call.request);
-      };
-      answer().then(
-        (response) => callback(null, response),
-        (error: unknown) => callback(grpcStatusFor(error)),
-      );
-    };
-    handlers[name] = handler as handleUnaryCall<unknown, unknown>;
-  }
-  return handlers;
+  if (options.adminToken === '')
+    throw new InvalidInputError('adminToken: expected a token, got none');
+  const server = new GrpcServer(options.messageLimitBytes);
+  const memory = sharedMemoryOf(options.allowSharedMemory);
+  if (options.allowSharedMemory === true) server.onClose(() => memory?.unregister());
+  const definition = loadPackage('inference.proto', 'health.proto');
+  const regions = memory && ((span: RegionSpan) => memory.span(span));
+  const infer = new GrpcInfer(engine, new Arrivals(), regions);
+  const guard = (call: ServerUnaryCall<Fields, object>): void =>
+    mayControl(call.metadata.get('authorization')[0]?.toString(), server.isLoopback, options);
+  // Tensors are read and written where they are.
+  server.add(inBytes(serviceOf(definition, INFERENCE), 'ModelInfer', 'ModelStreamInfer'), {
+    ...handlers(modelMethods(engine, memory !== undefined)),
+    ...handlers(controlMethods(engine, memory, options.logging ?? new Logging()), guard),
+    ModelInfer: infer.unary,
+    ModelStreamInfer: infer.stream as UntypedServiceImplementation[string],
+  });
+  addHealth(server, serviceOf(definition, HEALTH), engine, [INFERENCE]);
+  addReflection(server.transport, definition);
+  return server;
 }
 
 function modelOf(request: Fields): { model: string; version?: string } {

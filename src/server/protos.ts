@@ -34,6 +34,25 @@ export function serviceOf(
   return definition[name] as ServiceDefinition;
 }
 
+/** Writes messages of a type. */
+export function messageOf(
+  definition: loaderModule.PackageDefinition,
+  name: string,
+): (fields: object) => Buffer {
+  const type = definition[name] as loaderModule.MessageTypeDefinition<object, object>;
+  return (fields) => type.serialize(fields);
+}
+
+/** The service with messages of some methods as they are on the wire. */
+export function inBytes(service: ServiceDefinition, ...methods: string[]): ServiceDefinition {
+  const same = (bytes: Buffer): Buffer => bytes;
+  const changed = methods.map((method) => [
+    method,
+    { ...service[method]!, requestDeserialize: same, responseSerialize: same },
+  ]);
+  return { ...service, ...(Object.fromEntries(changed) as ServiceDefinition) };
+}
+
 /** Tells clients such as grpcurl what there is. */
 export function addReflection(
   server: grpcModule.Server,

@@ -44,12 +44,17 @@ export async function statusesOf(
 export function runServable(
   { model, config }: Servable,
   inputs: Record<string, Tensor>,
-  signal: AbortSignal,
-  concurrent: boolean,
-  timeoutMs?: number,
+  how: {
+    signal: AbortSignal;
+    concurrent: boolean;
+    timeoutMs?: number | undefined;
+    outputs?: string[] | undefined;
+  },
 ): Promise<Record<string, Tensor>> {
+  const { signal, concurrent, timeoutMs, outputs } = how;
   return model.run(inputs, {
     ...withDefaults(config, timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(outputs && { outputs }),
     signal,
     results: 'shared',
     concurrent,
@@ -102,7 +107,7 @@ export function addTfsRoutes(
       if (!json) throw new HttpError(400, 'the request has no body');
       const signal = goneSignal(reply);
       const run = (inputs: Record<string, Tensor>): Promise<Record<string, Tensor>> =>
-        runServable(servable, inputs, signal, concurrent);
+        runServable(servable, inputs, { signal, concurrent });
       const { inputs } = servable.model;
       if (verb === 'predict') {
         const decoded = decodePredict(json, inputs);

@@ -14,8 +14,8 @@ class Served:
     def __init__(self, output):
         self.http = re.search(r"^serving .* at http://(\S+)$", output, re.M).group(1)
         self.grpc = re.search(r"^gRPC at (\S+)$", output, re.M).group(1)
-        found = re.search(r"^TensorFlow Serving gRPC at (\S+)$", output, re.M)
-        self.tfs_grpc = found and found.group(1)
+        self.tfs_http = re.search(r"^TensorFlow Serving REST at http://(\S+)$", output, re.M).group(1)
+        self.tfs_grpc = re.search(r"^TensorFlow Serving gRPC at (\S+)$", output, re.M).group(1)
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +26,14 @@ def served(tmp_path_factory):
             [
                 "node", "dist/cli/main.js", "serve",
                 "--models", os.environ["TERCEL_REPOSITORY"],
-                "--http-port", "0", "--grpc-port", "0", *os.environ.get("TERCEL_FLAGS", "").split(),
+                "--http-port", "0", "--grpc-port", "0", "--tfs-http-port", "0", "--tfs-grpc-port", "0",
                 "--model-control", "explicit", "--load-model", "*", "--allow-shared-memory",
             ],
             cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
         )
     try:
         deadline = time.time() + 60
-        while "gRPC at" not in log.read_text():
+        while "\ngRPC at" not in log.read_text():
             assert server.poll() is None and time.time() < deadline, log.read_text()
             time.sleep(0.05)
         yield Served(log.read_text())

@@ -1,0 +1,55 @@
+// grpc.health.v1: the server's health, and each model's under its name.
+import type { ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { Engine } from '../engine/engine.js';
+import { HttpError } from './errors.js';
+import { handlers, type GrpcServer } from './grpc-server.js';
+import type { ServiceDefinition } from './protos.js';
+
+export const HEALTH = 'grpc.health.v1.Health';
+
+/** How often a watched health is looked at. */
+const WATCH_MS = 500;
+
+type Health = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN';
+type Watch = ServerWritableStream<{ service: string }, { status: Health }>;
+
+/** @param services names that stand for the whole server */
+export function addHealth(
+  server: GrpcServer,
+  definition: ServiceDefinition,
+  engine: Engine,
+  services: readonly string[],
+): void {
+  const healthOf = (name: string): Health => {
+    if (name === '' || name === HEALTH || services.includes(name)) {
+      return server.open && engine.ready ? 'SERVING' : 'NOT_SERVING';
+    }
+    return engine.find(name) ? 'SERVING' : 'SERVICE_UNKNOWN';
+  };
+  const watch = (call: Watch): void => {
+    let last: Health | undefined;
+    const stop = (): void => {
+      clearInterval(timer);
+      call.end();
+    };
+    const look = (): void => {
+      const status = healthOf(call.request.service);
+      if (status !== last) call.write({ status });
+      last = status;
+      if (!server.open) stop();
+    };
+    const timer = setInterval(look, WATCH_MS);
+    call.on('cancelled', stop);
+    look();
+  };
+  server.add(definition, {
+    ...handlers({
+      Check: ({ service }) => {
+        const status = healthOf(String(service));
+        if (status !== 'SERVICE_UNKNOWN') return { status };
+        throw new HttpError(404, `service "${String(service)}" is not known`);
+      },
+    }),
+    Watch: watch as UntypedServiceImplementation[string],
+  });
+}

@@ -1,0 +1,161 @@
+// The gRPC server of TensorFlow Serving's protocol: PredictionService and ModelService.
+import type { ServerUnaryCall } from '@grpc/grpc-js';
+import type { Engine, Servable } from '../engine/engine.js';
+import { InvalidInputError } from '../errors.js';
+import { decodeGrpcPredict, encodeGrpcPredict } from '../protocol/tfs-grpc.js';
+import { signatureDefs } from '../protocol/tfs-model.js';
+import {
+  checkSignature,
+  classesOf,
+  regressionsOf,
+  SIGNATURE,
+  tensorsOfExamples,
+} from '../protocol/tfs.js';
+import type { Tensor } from '../tensor.js';
+import { Arrivals } from './arrivals.js';
+import { addHealth, HEALTH } from './grpc-health.js';
+import {
+  cancelledSignal,
+  GrpcServer,
+  handler,
+  handlers,
+  millisecondsLeft,
+  type Fields,
+} from './grpc-server.js';
+import { find } from './models.js';
+import { addReflection, inBytes, loadPackage, messageOf, serviceOf } from './protos.js';
+import { runServable, statusesOf } from './tfs.js';
+
+const PREDICTION = 'tensorflow.serving.PredictionService';
+const MODEL = 'tensorflow.serving.ModelService';
+
+/** The model that a ModelSpec names. Throws HttpError (404), InvalidInputError for the signature. */
+function specOf(request: Fields): { model: string; version?: string } {
+  const spec = (request['model_spec'] ?? {}) as Fields;
+  checkSignature(spec['signature_name']);
+  const choice = spec['version_choice'];
+  const version =
+    choice === 'version'
+      ? String((spec['version'] as { value: number }).value)
+      : choice === 'version_label'
+        ? String(spec['version_label'])
+        : undefined;
+  return {
+    model: (spec['name'] as string | undefined) ?? '',
+    ...(version !== undefined && { version }),
+  };
+}
+
+function specOfServable({ name, version }: Servable): object {
+  return { name, version: { value: Number(version) }, signature_name: SIGNATURE };
+}
+
+type Features = { feature?: Record<string, Fields> } | undefined;
+
+/** The features of a classify or regress request, by example. Throws InvalidInputError. */
+function examplesOf(request: Fields): Map<string, unknown[]>[] {
+  const input = (request['input'] ?? {}) as Fields;
+  const list = (input['example_list'] ?? input['example_list_with_context']) as
+    { examples: { features: Features }[]; context?: { features: Features } } | undefined;
+  if (!list || list.examples.length === 0) {
+    throw new InvalidInputError('input: expected a list of one example or more');
+  }
+  const features = (of: Features): [string, unknown[]][] =>
+    Object.entries(of?.feature ?? {}).map(([name, feature]) => {
+      const kind = feature['kind'] as string | undefined;
+      const values = (feature[kind ?? ''] as { value: unknown[] } | undefined)?.value ?? [];
+      return [
+        name,
+        kind === 'bytes_list'
+          ? (values as Buffer[]).map((bytes) => Buffer.from(bytes).toString('utf8'))
+          : values,
+      ];
+    });
+  const context = features(list.context?.features);
+  return list.examples.map((example) => new Map([...context, ...features(example.features)]));
+}
+
+/**
+ * A gRPC server of TensorFlow Serving's protocol over the engine's models: Predict, Classify, Regress,
+ * GetModelMetadata, GetModelStatus; grpc.health.v1 and server reflection.
+ */
+export function createTfsGrpcServer(
+  engine: Engine,
+  options: { messageLimitBytes?: number } = {},
+): GrpcServer {
+  const server = new GrpcServer(options.messageLimitBytes);
+  const arrivals = new Arrivals();
+  const definition = loadPackage('tensorflow_serving.proto', 'health.proto');
+  const signatureMap = messageOf(definition, 'tensorflow.serving.SignatureDefMap');
+
+  const run = (
+    call: ServerUnaryCall<unknown, unknown>,
+    servable: Servable,
+    inputs: Record<string, Tensor>,
+    outputs?: string[],
+  ): Promise<Record<string, Tensor>> =>
+    runServable(servable, inputs, {
+      signal: cancelledSignal(call),
+      concurrent: arrivals.count(),
+      timeoutMs: millisecondsLeft(call),
+      outputs,
+    });
+  const onExamples = (
+    answer: (servable: Servable, values: Record<string, Tensor>) => object,
+  ): ReturnType<typeof handler> =>
+    handler<Fields, object>(async (call) => {
+      const servable = find(engine, specOf(call.request));
+      const inputs = tensorsOfExamples(examplesOf(call.request), servable.model.inputs);
+      const result = answer(servable, await run(call, servable, inputs));
+      return { model_spec: specOfServable(servable), result };
+    });
+
+  server.add(inBytes(serviceOf(definition, PREDICTION), 'Predict'), {
+    Predict: handler<Buffer, Buffer>(async (call) => {
+      const { inputs, outputs, ...spec } = decodeGrpcPredict(call.request);
+      const servable = find(engine, spec);
+      return encodeGrpcPredict(servable, await run(call, servable, inputs, outputs));
+    }),
+    Classify: onExamples((servable, values) => ({
+      classifications: classesOf(values, servable.config.classNames).map((classes) => ({
+        classes,
+      })),
+    })),
+    Regress: onExamples((_servable, values) => ({
+      regressions: Array.from(regressionsOf(values).data as Float32Array, (value) => ({ value })),
+    })),
+    ...handlers({
+      GetModelMetadata: (request) => {
+        const fields = request['metadata_field'] as string[];
+        const unknown = fields.find((field) => field !== 'signature_def');
+        if (unknown !== undefined || fields.length === 0) {
+          throw new InvalidInputError(
+            `metadata_field: expected "signature_def", got ${JSON.stringify(unknown ?? [])}`,
+          );
+        }
+        const servable = find(engine, specOf(request));
+        const { inputs, outputs } = servable.model;
+        return {
+          model_spec: specOfServable(servable),
+          metadata: {
+            signature_def: {
+              type_url: 'type.googleapis.com/tensorflow.serving.SignatureDefMap',
+              value: signatureMap({ signature_def: signatureDefs(inputs, outputs) }),
+            },
+          },
+        };
+      },
+    }),
+  });
+  server.add(
+    serviceOf(definition, MODEL),
+    handlers({
+      GetModelStatus: async (request) => ({
+        model_version_status: await statusesOf(engine, specOf(request)),
+      }),
+    }),
+  );
+  addHealth(server, serviceOf(definition, HEALTH), engine, [PREDICTION, MODEL]);
+  addReflection(server.transport, definition);
+  return server;
+}
