@@ -11,11 +11,13 @@ const folder = fileURLToPath(new URL('./servers/', import.meta.url));
 const scratch = mkdtempSync(path.join(tmpdir(), 'tercel-bench-'));
 
 export class Server {
+  readonly port: number;
   readonly url: string;
   readonly #child: ChildProcess;
 
   private constructor(child: ChildProcess, port: string) {
     this.#child = child;
+    this.port = Number(port);
     this.url = `http://127.0.0.1:${port}/v2/models/model/infer`;
   }
 

@@ -2,6 +2,7 @@
 import os from 'node:os';
 import { async } from './async.js';
 import { batching } from './batching.js';
+import { overGrpc } from './grpc.js';
 import { http } from './http.js';
 import { json } from './json.js';
 import { overhead } from './overhead.js';
@@ -21,6 +22,7 @@ for (const [title, question] of [
   ['Is compute lost on the way?', throughput],
   ['Do batches pay, and does a latency target find them?', batching],
   ['What does a request cost over HTTP?', http],
+  ['What does a request cost over gRPC?', overGrpc],
   ['What does JSON cost?', json],
   ['Is compute lost when large models are served?', serving],
   ['Do versions come and go unnoticed?', swaps],

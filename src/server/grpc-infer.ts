@@ -17,6 +17,7 @@ import {
 import type { Regions } from '../protocol/v2-request.js';
 import type { Arrivals } from './arrivals.js';
 import { answerFor, grpcStatusFor } from './errors.js';
+import type { HotMethod } from './grpc-hot.js';
 import { deadlineOf } from './grpc-server.js';
 import { Preparations, cancel, type Running } from './hot-infer.js';
 import { find } from './models.js';
@@ -109,14 +110,33 @@ export class GrpcInfer {
     );
   }
 
-  readonly unary = (call: InferCall, callback: sendUnaryData<Buffer>): void => {
+  /** Below grpc-js; see answerBelow(). */
+  readonly hot: HotMethod = (message, deadline, reply) => {
     const run = this.#start(
-      call.request,
-      deadlineOf(call),
-      (response) => callback(null, response),
-      (error) => callback(grpcStatusFor(error)),
+      message,
+      deadline,
+      (response) => reply.answer(response),
+      (error) => reply.fail(error),
     );
-    if (run) call.on('cancelled', () => cancel(run));
+    return run && (() => cancel(run));
+  };
+
+  readonly unary = (call: InferCall, callback: sendUnaryData<Buffer>): void => {
+    // 'cancelled' comes after every call, also one that went well: by then the slot may be another's.
+    let over = false;
+    const end = this.hot(call.request, deadlineOf(call), {
+      answer(response) {
+        over = true;
+        callback(null, response);
+      },
+      fail(error) {
+        over = true;
+        callback(grpcStatusFor(error));
+      },
+    });
+    call.on('cancelled', () => {
+      if (!over) end?.();
+    });
   };
 
   /** Requests of a stream share batches; answers go out in the order of the requests. */

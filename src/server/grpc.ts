@@ -50,6 +50,7 @@ export function createGrpcServer(engine: Engine, options: GrpcServerOptions = {}
     ModelInfer: infer.unary,
     ModelStreamInfer: infer.stream as UntypedServiceImplementation[string],
   });
+  server.addHot(`/${INFERENCE}/ModelInfer`, infer.hot);
   addHealth(server, serviceOf(definition, HEALTH), engine, [INFERENCE]);
   addReflection(server.transport, definition);
   return server;

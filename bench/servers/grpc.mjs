@@ -1,0 +1,9 @@
+// Tercel's gRPC server over one model; prints its port.
+//
+//   node grpc.mjs MODEL
+import { createEngine, createGrpcServer } from 'tercel';
+
+const engine = createEngine();
+await engine.load('model', process.argv[2]);
+process.on('SIGINT', () => process.exit(0));
+console.log(await createGrpcServer(engine).listen({ port: 0 }));

@@ -1,0 +1,266 @@
+// gRPC as its clients see it, by grpc-js's client and by raw HTTP/2; npm run interop has others' clients.
+import http2 from 'node:http2';
+import { fileURLToPath } from 'node:url';
+import grpc from '@grpc/grpc-js';
+import protoLoader from '@grpc/proto-loader';
+import { createEngine, createGrpcServer, type Engine, type GrpcServer } from 'tercel';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { identity, slow } from '../support/models.js';
+
+const schema = fileURLToPath(new URL('../../schema', import.meta.url));
+const METHOD = '/inference.GRPCInferenceService/ModelInfer';
+const LIMIT = 1_000_000;
+
+interface Fields {
+  [name: string]: unknown;
+}
+type Unary = (
+  request: Fields,
+  options: grpc.CallOptions,
+  callback: (error: grpc.ServiceError | null, answer: Fields) => void,
+) => grpc.ClientUnaryCall;
+
+let engine: Engine;
+let server: GrpcServer;
+let port: number;
+let client: grpc.Client & Record<string, Unary>;
+let requestSerialize: (value: object) => Buffer;
+
+beforeAll(async () => {
+  engine = createEngine();
+  await engine.load('echo', identity(1, ['n', 'm']));
+  await engine.load('slow', slow(), { lanes: 1 });
+  server = createGrpcServer(engine, { messageLimitBytes: LIMIT });
+  port = await server.listen({ port: 0 });
+  const loaded = protoLoader.loadSync('inference.proto', {
+    includeDirs: [schema],
+    keepCase: true,
+    defaults: true,
+  });
+  const service = loaded['inference.GRPCInferenceService'] as unknown as grpc.ServiceDefinition;
+  requestSerialize = service['ModelInfer']!.requestSerialize as typeof requestSerialize;
+  const Client = grpc.makeGenericClientConstructor(service, 'inference');
+  client = new Client(
+    `127.0.0.1:${port}`,
+    grpc.credentials.createInsecure(),
+  ) as unknown as typeof client;
+});
+afterAll(async () => {
+  client.close();
+  await server.close();
+  await engine.close();
+});
+
+function echo(values: number[], id = ''): Fields {
+  const data = Float32Array.from(values);
+  return {
+    model_name: 'echo',
+    id,
+    inputs: [{ name: 'x', datatype: 'FP32', shape: [1, values.length] }],
+    raw_input_contents: [Buffer.from(data.buffer)],
+  };
+}
+
+function slowly(rounds: bigint): Fields {
+  return {
+    model_name: 'slow',
+    inputs: [
+      { name: 'x', datatype: 'FP32', shape: [64, 64] },
+      { name: 'rounds', datatype: 'INT64', shape: [] },
+    ],
+    raw_input_contents: [Buffer.alloc(64 * 64 * 4), Buffer.from(BigInt64Array.of(rounds).buffer)],
+  };
+}
+
+function call(method: string, request: Fields, options: grpc.CallOptions = {}): Promise<Fields> {
+  return new Promise((resolve, reject) => {
+    client[method]!.call(client, request, options, (error, answer) => {
+      if (error) reject(error);
+      else resolve(answer);
+    });
+  });
+}
+
+const floats = (answer: Fields): number[] => {
+  const [bytes] = answer['raw_output_contents'] as [Buffer];
+  return Array.from(new Float32Array(Uint8Array.from(bytes).buffer));
+};
+
+/** A call by raw HTTP/2: what came back of headers and trailers, and the answer's bytes. */
+function raw(
+  parts: Buffer[],
+  headers: http2.OutgoingHttpHeaders = {},
+): Promise<{ code: string; message: string; body: Buffer }> {
+  return new Promise((resolve, reject) => {
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    session.on('error', reject);
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': METHOD,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      ...headers,
+    });
+    let found: http2.IncomingHttpHeaders = {};
+    const body: Buffer[] = [];
+    stream.on('response', (got) => (found = { ...found, ...got }));
+    stream.on('trailers', (got) => (found = { ...found, ...got }));
+    stream.on('data', (chunk: Buffer) => body.push(chunk));
+    stream.on('error', () => {});
+    stream.on('close', () => {
+      session.close();
+      resolve({
+        code: String(found['grpc-status']),
+        message: decodeURI(String(found['grpc-message'])),
+        body: Buffer.concat(body),
+      });
+    });
+    const next = (): void => {
+      const part = parts.shift();
+      if (!part) stream.end();
+      else stream.write(part, () => setTimeout(next, 2));
+    };
+    next();
+  });
+}
+
+function frame(message: Buffer, flag = 0, length = message.length): Buffer {
+  const prefix = Buffer.alloc(5);
+  prefix[0] = flag;
+  prefix.writeUInt32BE(length, 1);
+  return Buffer.concat([prefix, message]);
+}
+
+describe('ModelInfer', () => {
+  it('answers with id, version, and plans that differ in data only', async () => {
+    for (const [values, id] of [
+      [[1, 2], 'a'],
+      [[3, 4], ''],
+      [[5, 6, 7], 'b'],
+      [[8, 9], 'c'],
+    ] as const) {
+      const answer = await call('ModelInfer', echo([...values], id));
+      expect(answer).toMatchObject({ model_name: 'echo', model_version: '1', id });
+      expect(floats(answer)).toEqual(values);
+    }
+  });
+
+  it('takes a message in any pieces', async () => {
+    const whole = frame(requestSerialize(echo([1, 2, 3])));
+    for (const cut of [1, 4, 5, 6, whole.length - 1]) {
+      const { code, body } = await raw([whole.subarray(0, cut), whole.subarray(cut)]);
+      expect(code).toBe('0');
+      expect(body.readUInt32BE(1)).toBe(body.length - 5);
+    }
+    const bytewise = Array.from(whole, (byte) => Buffer.of(byte)).slice(0, 8);
+    const { code } = await raw([...bytewise, whole.subarray(8)]);
+    expect(code).toBe('0');
+  });
+
+  it.each([
+    ['no message', [], '3', 'no message'],
+    ['a prefix that is cut short', [Buffer.from([0, 0, 0])], '3', 'no message'],
+    ['less than the prefix says', [frame(Buffer.from('ab'), 0, 9)], '3', 'its prefix says 9'],
+    ['more than the prefix says', [frame(Buffer.from('abcdef'), 0, 2)], '3', 'its prefix says 2'],
+    ['two messages', [frame(Buffer.alloc(3)), frame(Buffer.alloc(3))], '3', 'its prefix says 3'],
+    ['what is no protocol buffer', [frame(Buffer.from([255, 255]))], '3', 'no protocol buffer'],
+    ['more than the limit', [frame(Buffer.alloc(LIMIT + 1))], '8', 'the limit is'],
+    ['a length beyond the limit', [frame(Buffer.alloc(9), 0, 0xffffffff)], '8', 'the limit is'],
+  ])('refuses %s', async (_name, parts, code, message) => {
+    const answer = await raw([...parts]);
+    expect(answer.message).toContain(message);
+    expect(answer.code).toBe(code);
+  });
+
+  it('leaves what is not plain to grpc-js', async () => {
+    const message = frame(requestSerialize(echo([1])));
+    expect((await raw([message], { 'grpc-timeout': 'soon' })).code).not.toBe('0');
+    expect((await raw([message], { 'grpc-timeout': '5S' })).code).toBe('0');
+    expect((await raw([message], { 'content-type': 'application/grpc+proto' })).code).toBe('0');
+    const gzipped = { 'grpc.default_compression_algorithm': 2 };
+    const other = new grpc.Client(`127.0.0.1:${port}`, grpc.credentials.createInsecure(), gzipped);
+    const same = (bytes: Buffer): Buffer => bytes;
+    const answer = await new Promise<Buffer>((resolve, reject) => {
+      other.makeUnaryRequest(METHOD, same, same, requestSerialize(echo([7])), (error, bytes) => {
+        if (error) reject(error);
+        else resolve(bytes!);
+      });
+    });
+    expect(answer.length).toBeGreaterThan(10);
+    other.close();
+  });
+
+  it('says what is wrong', async () => {
+    await expect(call('ModelInfer', { ...echo([1]), model_name: 'nobody' })).rejects.toMatchObject({
+      code: grpc.status.NOT_FOUND,
+      details: 'model "nobody" does not exist',
+    });
+    await expect(call('ModelInfer', { ...echo([1]), model_version: '9' })).rejects.toMatchObject({
+      code: grpc.status.NOT_FOUND,
+    });
+  });
+
+  it('ends a run whose deadline passes or whose client gives up, and nobody else', async () => {
+    await expect(
+      call('ModelInfer', slowly(10_000_000n), { deadline: Date.now() + 100 }),
+    ).rejects.toMatchObject({ code: grpc.status.DEADLINE_EXCEEDED });
+    const given: grpc.ClientUnaryCall[] = [];
+    const ends = Array.from({ length: 4 }, () => {
+      return new Promise<number>((resolve) => {
+        const request = slowly(10_000_000n);
+        given.push(client['ModelInfer']!(request, {}, (error) => resolve(error!.code)));
+      });
+    });
+    // Quick ones beside them take and free slots all the time: none of them may be hit.
+    const quick = Array.from({ length: 200 }, (_, i) => call('ModelInfer', echo([i])));
+    setTimeout(() => given.forEach((one) => one.cancel()), 50);
+    expect(await Promise.all(ends)).toEqual(Array(4).fill(grpc.status.CANCELLED));
+    const answers = await Promise.all(quick);
+    expect(answers.map((answer) => floats(answer)[0])).toEqual(answers.map((_, i) => i));
+    await call('ModelInfer', slowly(1n), { deadline: Date.now() + 5000 });
+  });
+
+  it('aborts no other call when one that is over closes', async () => {
+    // A slot is free again when its run is over; the close of its stream comes later.
+    for (let round = 0; round < 20; round++) {
+      const long = call('ModelInfer', slowly(300n));
+      const quick = Array.from({ length: 20 }, (_, i) => call('ModelInfer', echo([i])));
+      await Promise.all([long, ...quick]);
+    }
+  });
+});
+
+describe('the control methods', () => {
+  it('are for who has the token', async () => {
+    const closed = createGrpcServer(engine, { adminToken: 'secret' });
+    const other = new grpc.Client(
+      `127.0.0.1:${await closed.listen({ port: 0 })}`,
+      grpc.credentials.createInsecure(),
+    );
+    const same = (bytes: Buffer): Buffer => bytes;
+    const index = (token?: string): Promise<number> =>
+      new Promise((resolve) => {
+        const metadata = new grpc.Metadata();
+        if (token) metadata.set('authorization', `Bearer ${token}`);
+        const path = '/inference.GRPCInferenceService/RepositoryIndex';
+        other.makeUnaryRequest(path, same, same, Buffer.alloc(0), metadata, (error) =>
+          resolve(error?.code ?? 0),
+        );
+      });
+    expect(await index()).toBe(grpc.status.UNAUTHENTICATED);
+    expect(await index('wrong')).toBe(grpc.status.UNAUTHENTICATED);
+    expect(await index('secret')).toBe(0);
+    other.close();
+    await closed.close();
+    expect(() => createGrpcServer(engine, { adminToken: '' })).toThrow('adminToken');
+  });
+
+  it('say that shared memory is off', async () => {
+    await expect(
+      call('SystemSharedMemoryRegister', { name: 'r', key: '/k', byte_size: 1 }),
+    ).rejects.toMatchObject({
+      code: grpc.status.INVALID_ARGUMENT,
+      details: expect.stringContaining('without --allow-shared-memory') as string,
+    });
+  });
+});
