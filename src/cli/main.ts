@@ -1,12 +1,14 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { version } from '../version.js';
+import { clientCommand } from './client.js';
 import { serveCommand } from './serve.js';
 
 const program = new Command('tercel')
   .description('Native ONNX inference engine and model server')
   .version(version)
   .showHelpAfterError('(tercel --help shows the commands, tercel <command> --help their options)')
-  .addCommand(serveCommand());
+  .addCommand(serveCommand())
+  .addCommand(clientCommand());
 
 await program.parseAsync();

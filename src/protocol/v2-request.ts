@@ -228,12 +228,18 @@ function classify(answering: Answering, name: string, tensor: Tensor, most: numb
     const start = row * columns;
     for (const index of highest(numbers, start, columns, classes)) {
       const value = numbers[start + index]!;
-      const text = isFloat ? (value as number).toFixed(6) : String(value);
+      const text = isFloat ? fixed(value as number) : String(value);
       const label = names?.[index];
       out.push(label === undefined ? `${text}:${index}` : `${text}:${index}:${label}`);
     }
   }
   return { dtype: 'string', shape: byRow ? [rows, classes] : [classes], data: out };
+}
+
+/** As C's %f has it, which the protocol's examples show. */
+function fixed(value: number): string {
+  if (!Number.isFinite(value)) return value > 0 ? 'inf' : value < 0 ? '-inf' : 'nan';
+  return Math.abs(value) < 1e21 ? value.toFixed(6) : `${BigInt(value)}.000000`;
 }
 
 /** Indices of the `most` highest of a row, highest first, the earlier of two that are equal; NaN last. */

@@ -1,5 +1,5 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
-import type { handleUnaryCall, ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Engine } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
 import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2-model.js';
