@@ -172,6 +172,9 @@ export interface NativeAddon {
     datatype: string,
     where: string,
   ): void;
+  /** On a thread of its own: the arrays must stay until the slot's completion. */
+  parseJsonLater(slot: number, ...as: Parameters<NativeAddon['parseJson']>): void;
+  printJsonLater(slot: number, ...as: Parameters<NativeAddon['printJson']>): void;
   jsonBound(dtype: number, count: number): number;
   printJson(
     dtype: number,

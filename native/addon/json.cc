@@ -1,7 +1,10 @@
 #include "json.h"
 
+#include <functional>
+
 #include "closure.h"
 #include "json_tensor.h"
+#include "tasks.h"
 #include "values.h"
 
 namespace tercel::addon {
@@ -76,25 +79,74 @@ napi_value Carve(napi_env env, napi_callback_info info) {
   return Napi::String::New(env, envelope);
 }
 
+// Text too long for the JS thread. JS keeps the arrays until the task is over, and an environment that
+// ends waits for it.
+class JsonTask : public ThreadTask {
+ public:
+  using Function = std::function<Status(size_t* end)>;
+  JsonTask(Ref<AddonEnv> env, std::string where, Function function)
+      : ThreadTask(std::move(env)), where_(std::move(where)), function_(std::move(function)) {}
+
+  napi_value Finish(napi_env env, napi_value) override {
+    if (status_.ok()) return Napi::Number::New(env, static_cast<double>(end_));
+    return env_->Throw({status_.code(), where_ + ": " + status_.message()});
+  }
+
+ private:
+  void Work() override { status_ = function_(&end_); }
+
+  const std::string where_;
+  const Function function_;
+  Status status_;
+  size_t end_ = 0;
+};
+
+void StartTask(napi_env env, AddonEnv* self, napi_value slot, napi_value where,
+               JsonTask::Function function) {
+  Ref<JsonTask> task(new JsonTask(Ref<AddonEnv>(self), Napi::Value(env, where).ToString().Utf8Value(),
+                                  std::move(function)));
+  task->Start(ReadUint32(env, slot));
+}
+
+// What parseJson() and parseJsonLater() do with their arguments from `bytes` on; no function where they
+// are none.
+JsonTask::Function Parser(napi_env env, const napi_value* args) {
+  const View bytes = ViewOf(env, args[0]);
+  const size_t begin = ReadSize(env, args[1]);
+  const size_t end = ReadSize(env, args[2]);
+  const DType dtype = ReadDType(env, args[3]);
+  const NonFinite policy = ReadPolicy(env, args[4]);
+  const View out = ViewOf(env, args[5]);
+  if (end > bytes.length || begin > end || !MayHold(out.type, dtype)) return nullptr;
+  char datatype[16] = {};
+  napi_get_value_string_utf8(env, args[6], datatype, sizeof datatype, nullptr);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data) + begin, end - begin);
+  return [=, name = std::string(datatype)](size_t*) {
+    return ParseJsonTensor(text, begin, dtype, policy, out.data, out.length, name);
+  };
+}
+
 // parseJson(bytes, begin, end, dtype, tokens, out, datatype, where): `out` is a typed array of the
 // dtype
 napi_value Parse(napi_env env, napi_callback_info info) {
   napi_value args[8];
   auto* self = ReadCall<AddonEnv>(env, info, args);
-  const View bytes = ViewOf(env, args[0]);
-  const size_t begin = ReadSize(env, args[1]);
-  const size_t end = ReadSize(env, args[2]);
-  const DType dtype = ReadDType(env, args[3]);
-  const View out = ViewOf(env, args[5]);
-  if (end > bytes.length || begin > end || !MayHold(out.type, dtype)) {
-    return self->Throw(Prefixed(env, args[7], Status::InvalidInput("no such span or dtype")));
-  }
-  char datatype[16] = {};
-  napi_get_value_string_utf8(env, args[6], datatype, sizeof datatype, nullptr);
-  Status status =
-      ParseJsonTensor({reinterpret_cast<const char*>(bytes.data) + begin, end - begin}, begin, dtype,
-                      ReadPolicy(env, args[4]), out.data, out.length, datatype);
+  const JsonTask::Function parse = Parser(env, args);
+  size_t ignored = 0;
+  Status status = parse ? parse(&ignored) : Status::InvalidInput("no such span or dtype");
   return status.ok() ? Undefined(env) : self->Throw(Prefixed(env, args[7], status));
+}
+
+// parseJsonLater(slot, ...as parseJson)
+napi_value ParseLater(napi_env env, napi_callback_info info) {
+  napi_value args[9];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  JsonTask::Function parse = Parser(env, args + 1);
+  if (!parse) {
+    return self->Throw(Prefixed(env, args[8], Status::InvalidInput("no such span or dtype")));
+  }
+  StartTask(env, self, args[0], args[8], std::move(parse));
+  return Undefined(env);
 }
 
 // jsonShape(bytes, begin, end, where): dims of the nested lists
@@ -154,23 +206,48 @@ napi_value Bound(napi_env env, napi_callback_info info) {
   return Napi::Number::New(env, static_cast<double>(bound));
 }
 
-// printJson(dtype, tokens, data, out, at, where): where in `out` it ends
-napi_value Print(napi_env env, napi_callback_info info) {
-  napi_value args[6];
-  auto* self = ReadCall<AddonEnv>(env, info, args);
+// What printJson() and printJsonLater() do with their arguments from `dtype` on; no function where they
+// are none.
+JsonTask::Function JsonPrinter(napi_env env, const napi_value* args) {
   const DType dtype = ReadDType(env, args[0]);
+  const NonFinite policy = ReadPolicy(env, args[1]);
   const View data = ViewOf(env, args[2]);
   const View out = ViewOf(env, args[3]);
   const size_t at = ReadSize(env, args[4]);
   if (!MayHold(data.type, dtype) || at > out.length ||
       out.length - at < JsonBound(dtype, data.length)) {
-    return self->Throw(Prefixed(env, args[5], Status::InvalidInput("no such dtype, or no room")));
+    return nullptr;
   }
-  size_t bytes = 0;
-  Status status = PrintJsonTensor(dtype, ReadPolicy(env, args[1]), data.data, data.length,
-                                  reinterpret_cast<char*>(out.data) + at, &bytes);
+  return [=](size_t* end) {
+    size_t bytes = 0;
+    Status status = PrintJsonTensor(dtype, policy, data.data, data.length,
+                                    reinterpret_cast<char*>(out.data) + at, &bytes);
+    *end = at + bytes;
+    return status;
+  };
+}
+
+// printJson(dtype, tokens, data, out, at, where): where in `out` it ends
+napi_value Print(napi_env env, napi_callback_info info) {
+  napi_value args[6];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const JsonTask::Function print = JsonPrinter(env, args);
+  size_t end = 0;
+  Status status = print ? print(&end) : Status::InvalidInput("no such dtype, or no room");
   if (!status.ok()) return self->Throw(Prefixed(env, args[5], status));
-  return Napi::Number::New(env, static_cast<double>(at + bytes));
+  return Napi::Number::New(env, static_cast<double>(end));
+}
+
+// printJsonLater(slot, ...as printJson)
+napi_value PrintLater(napi_env env, napi_callback_info info) {
+  napi_value args[7];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  JsonTask::Function print = JsonPrinter(env, args + 1);
+  if (!print) {
+    return self->Throw(Prefixed(env, args[6], Status::InvalidInput("no such dtype, or no room")));
+  }
+  StartTask(env, self, args[0], args[6], std::move(print));
+  return Undefined(env);
 }
 
 }  // namespace
@@ -178,6 +255,8 @@ napi_value Print(napi_env env, napi_callback_info info) {
 bool AddJsonFunctions(napi_env env, napi_value exports, AddonEnv* self) {
   return AddFunction(env, exports, "carveJson", Carve, self) &&
          AddFunction(env, exports, "parseJson", Parse, self) &&
+         AddFunction(env, exports, "parseJsonLater", ParseLater, self) &&
+         AddFunction(env, exports, "printJsonLater", PrintLater, self) &&
          AddFunction(env, exports, "jsonShape", Shape, self) &&
          AddFunction(env, exports, "nestedBound", NestedBound, self) &&
          AddFunction(env, exports, "printNested", PrintNested, self) &&

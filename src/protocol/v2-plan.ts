@@ -158,10 +158,10 @@ export function plannedResponse(
         }),
     };
   }
-  const { json, binary, template, printed } = encode();
+  const { binary, template, tensors: inJson, printed, repeats } = encode();
   // With strings in it, or with what is no tensor, it is not the same next time.
-  if (template && tensors.every((tensor) => ArrayBuffer.isView(tensor.data))) {
+  if (repeats && tensors.every((tensor) => ArrayBuffer.isView(tensor.data))) {
     plan.response = { shapes: tensors.map(({ shape }) => [...shape]), owner, template, printed };
   }
-  return { head: json, binary };
+  return { head: printJson(template, inJson, false), binary };
 }

@@ -6,9 +6,9 @@ import {
   carvedArray,
   JsonPrinter,
   parseNumbers,
-  printJson,
   type ArraySpan,
   type CarvedJson,
+  type Later,
   type JsonTemplate,
 } from '../engine/json.js';
 import { InvalidInputError } from '../errors.js';
@@ -74,6 +74,7 @@ function elementsFromJson(
   data: unknown,
   count: number,
   where: string,
+  later: Later | undefined,
 ): DataByDType[DType] {
   const span = carvedArray(json, data);
   if (!span) {
@@ -88,7 +89,9 @@ function elementsFromJson(
       `${where}: ${datatypeOf(dtype)} has no JSON form; send it as binary`,
     );
   }
-  if (dtype !== 'string') return parseNumbers(span, dtype, count, false, datatypeOf(dtype), where);
+  if (dtype !== 'string') {
+    return parseNumbers(span, dtype, count, false, datatypeOf(dtype), where, later);
+  }
   return stringsFromJson(span, count, where);
 }
 
@@ -149,12 +152,14 @@ function parseOutputs(
  * @param carved the JSON part
  * @param binary the bytes behind it, in the order of the inputs that have `binary_data_size`
  * @param regions where shared memory lies; undefined where it is not allowed
+ * @param later takes the work of long texts: the inputs are complete when it is done
  * @throws InvalidInputError naming the input and what was expected
  */
 export function decodeInferRequest(
   carved: CarvedJson,
   binary: Uint8Array,
   regions?: Regions,
+  later?: Later,
 ): InferRequest {
   const json = carved.value;
   if (!isObject(json)) throw new InvalidInputError('the request must be a JSON object');
@@ -193,7 +198,7 @@ export function decodeInferRequest(
       }
       data = elementsInSpan(span, regions!, dtype, count, where);
     } else if (size === undefined) {
-      data = elementsFromJson(carved, dtype, input['data'], count, where);
+      data = elementsFromJson(carved, dtype, input['data'], count, where, later);
     } else {
       if (!Number.isSafeInteger(size) || (size as number) < 0) {
         throw new InvalidInputError(`${where}: binary_data_size must be a whole number of bytes`);
@@ -266,13 +271,15 @@ export function decodeRawRequest(inputs: readonly ValueMetadata[], body: Uint8Ar
   };
 }
 
-/** A response: JSON, and for binary outputs the bytes behind it. */
+/** A response: JSON that is still to be printed, and for binary outputs the bytes behind it. */
 export interface InferResponse {
-  json: Buffer;
+  /** For printJson(), with the tensors. */
+  template: JsonTemplate;
+  tensors: readonly Tensor[];
   /** In the order of the outputs; empty when all are in the JSON. */
   binary: Uint8Array[];
-  /** What the JSON was printed by, with the tensors of `printed`; undefined where it holds strings. */
-  template: JsonTemplate | undefined;
+  /** Whether the template is good for other values of the same shapes: not where it holds strings. */
+  repeats: boolean;
   /** Names of the outputs whose numbers are in the JSON, in its order. */
   printed: readonly string[];
 }
@@ -322,10 +329,5 @@ export function encodeInferResponse(
     outputs,
   });
   const tensors = printed.map((name) => values[name] as Tensor);
-  return {
-    json: printJson(template, tensors, false),
-    binary,
-    template: repeats ? template : undefined,
-    printed,
-  };
+  return { template, tensors, binary, repeats, printed };
 }

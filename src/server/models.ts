@@ -1,6 +1,7 @@
 // The v2 routes of models: metadata, readiness, configuration, statistics, infer.
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import { printJsonLater, type Later } from '../engine/json.js';
 import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
 import {
   modelConfiguration,
@@ -144,9 +145,11 @@ export function addModelRoutes(
         const servable = find(engine, params);
         const { model, config } = servable;
         if (!body) throw new HttpError(400, 'the request has no body');
+        const later: Later = [];
         const request = body.json
-          ? decodeInferRequest(body.json, body.binary, regions)
+          ? decodeInferRequest(body.json, body.binary, regions, later)
           : decodeRawRequest(model.inputs, body.binary);
+        await Promise.all(later);
         const values = await model.run(request.inputs, {
           ...withDefaults(config, {
             ...(request.priority && { priority: request.priority }),
@@ -158,7 +161,8 @@ export function addModelRoutes(
           concurrent,
         });
         const response = encodeInferResponse(servable, request, values);
-        return send(reply, response.json, response.binary);
+        const { template, tensors, binary } = response;
+        return send(reply, await printJsonLater(template, tensors, false), binary);
       },
     );
   }

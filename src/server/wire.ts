@@ -7,6 +7,7 @@
 import diagnostics from 'node:diagnostics_channel';
 import { Server as HttpServer, STATUS_CODES } from 'node:http';
 import { Socket, type Server } from 'node:net';
+import { LATER_FROM_BYTES } from '../engine/json.js';
 import { allocate } from '../engine/runtime.js';
 import type { PlannedResponse } from '../protocol/v2-plan.js';
 import type { Arrivals } from './arrivals.js';
@@ -389,7 +390,8 @@ export class Wire {
     if (!wanted) {
       const head = readRequestHead(text);
       const target = head && head.bytes <= this.#maxBodyBytes && this.#infer.target(head.url);
-      if (!target) return undefined;
+      // Long JSON is read elsewhere meanwhile, which the routes can wait for.
+      if (!target || head.jsonBytes >= LATER_FROM_BYTES) return undefined;
       wanted = { head, target };
       if (text.length <= MAX_KEPT_HEAD_BYTES) {
         if (this.#heads.size >= MAX_HEADS) this.#heads.clear();

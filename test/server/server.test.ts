@@ -588,3 +588,57 @@ describe.runIf(hasSharedModels)('models that others serve', () => {
     await own.close();
   });
 });
+
+describe('JSON that takes long', () => {
+  const count = 400_000;
+  const data = Float32Array.from({ length: count }, (_, i) => i / 7);
+  const request = (text: string): string =>
+    `{"inputs":[{"name":"x","shape":[1,${count}],"datatype":"FP32","data":[${text}]}]}`;
+
+  it('is read and printed exactly, and its errors name their place', async () => {
+    const large = createServer(engine);
+    const url = await large.listen({ host: '127.0.0.1', port: 0 });
+    const ask = (body: string): Promise<Response> =>
+      fetch(`${url}/v2/models/echo/infer`, { method: 'POST', body });
+    const text = data.join(',');
+    const answers = await Promise.all([ask(request(text)), ask(request(text))]);
+    for (const answer of answers) {
+      const { outputs } = (await answer.json()) as { outputs: [{ data: number[] }] };
+      const got = Buffer.from(Float32Array.from(outputs[0].data).buffer);
+      expect(got.equals(Buffer.from(data.buffer))).toBe(true);
+    }
+    const wrong = request(`${text.slice(0, text.lastIndexOf(','))},x`);
+    const answer = await ask(wrong);
+    expect(answer.status).toBe(400);
+    expect(await answer.json()).toEqual({
+      error: `input "x": element ${count - 1} of data, x, is no FP32 (byte ${wrong.indexOf('x]')})`,
+    });
+    const short = await ask(request(text.slice(0, text.lastIndexOf(','))));
+    expect(await short.json()).toEqual({
+      error: `input "x": the shape holds ${count} elements, data has ${count - 1}`,
+    });
+    const refused = Float32Array.from(data);
+    refused[count - 1] = NaN;
+    const head = JSON.stringify({
+      inputs: [
+        {
+          name: 'x',
+          shape: [1, count],
+          datatype: 'FP32',
+          parameters: { binary_data_size: refused.byteLength },
+        },
+      ],
+    });
+    const nan = await fetch(`${url}/v2/models/echo/infer`, {
+      method: 'POST',
+      headers: {
+        'inference-header-content-length': String(head.length),
+        'accept-encoding': 'gzip',
+      },
+      body: Buffer.concat([Buffer.from(head), Buffer.from(refused.buffer)]),
+    });
+    expect(nan.status).toBe(400);
+    expect(JSON.stringify(await nan.json())).toContain(`element ${count - 1} is NaN`);
+    await large.close();
+  });
+});
