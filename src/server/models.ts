@@ -10,6 +10,7 @@ import {
   type DescribedModel,
 } from '../protocol/v2-model.js';
 import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../protocol/v2.js';
+import { decodeGenerate, encodeGenerate, event } from '../protocol/v2-generate.js';
 import type { Regions } from '../protocol/v2-request.js';
 import { version } from '../version.js';
 import type { Arrivals } from './arrivals.js';
@@ -165,5 +166,30 @@ export function addModelRoutes(
         return send(reply, await printJsonLater(template, tensors, false), binary);
       },
     );
+
+    for (const streamed of [false, true]) {
+      app.post<{ Params: ModelParams; Body: InferBody | undefined }>(
+        `${prefix}/${streamed ? 'generate_stream' : 'generate'}`,
+        async ({ params, body }, reply) => {
+          const concurrent = arrivals.count();
+          const servable = find(engine, params);
+          if (!body?.json) throw new HttpError(400, 'the request has no body');
+          const { id, inputs, ...scheduling } = decodeGenerate(
+            body.json.value,
+            servable.model.inputs,
+          );
+          const values = await servable.model.run(inputs, {
+            ...withDefaults(servable.config, scheduling),
+            signal: goneSignal(reply),
+            results: 'shared',
+            concurrent,
+          });
+          const text = encodeGenerate(servable, id, values);
+          // One response a request, as every ONNX run has: the stream has one event.
+          if (streamed) return reply.type('text/event-stream; charset=utf-8').send(event(text));
+          return reply.type('application/json; charset=utf-8').send(text);
+        },
+      );
+    }
   }
 }

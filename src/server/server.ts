@@ -12,6 +12,7 @@ import { InvalidInputError } from '../errors.js';
 import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
+import { isDescribed, openApiDocument } from '../protocol/openapi.js';
 import type { RegionSpan } from '../protocol/v2-request.js';
 import { addControlRoutes, guard, type ControlOptions } from './control.js';
 import { answerFor } from './errors.js';
@@ -156,21 +157,31 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     });
   });
 
+  /** A scope of routes, each of which the OpenAPI document has. */
+  const addRoutes = (add: (scope: FastifyInstance) => void): void => {
+    void app.register((scope, _options, done) => {
+      scope.addHook('onRoute', ({ method, url }) => {
+        for (const each of [method].flat()) {
+          if (each === 'HEAD' || isDescribed(each, url)) continue;
+          throw new Error(`${each} ${url} is not in the OpenAPI document`);
+        }
+      });
+      add(scope);
+      done();
+    });
+  };
+
   // Plugins of their own, so that they come after compression, which hooks into the routes behind it.
-  void app.register((scope, _options, done) => {
+  addRoutes((scope) => {
     addModelRoutes(scope, engine, arrivals, regions);
-    done();
+    scope.get('/openapi.json', () => openApiDocument());
   });
-  void app.register((scope, _options, done) => {
-    addTfsRoutes(scope, engine, arrivals, bodyLimit);
-    done();
-  });
-  void app.register((scope, _options, done) => {
+  addRoutes((scope) => addTfsRoutes(scope, engine, arrivals, bodyLimit));
+  addRoutes((scope) => {
     guard(scope, options);
     addControlRoutes(scope, engine);
     addSharedMemoryRoutes(scope, memory);
     addLoggingRoutes(scope, logging);
-    done();
   });
   yieldToHooks(app, hot);
   app.decorate('hotRequests', { getter: () => hot.answered });

@@ -642,3 +642,46 @@ describe('JSON that takes long', () => {
     await large.close();
   });
 });
+
+describe('generate', () => {
+  it('takes plain JSON, and answers once or by an event', async () => {
+    const answer = await post('/v2/models/bytes/generate', { x: 'hello', id: 'a' });
+    expect(answer.status).toBe(200);
+    expect(answer.json).toEqual({ id: 'a', model_name: 'bytes', model_version: '1', y: 'hello' });
+    expect((await post('/v2/models/bytes/generate', { x: ['a', 'b'] })).json).toMatchObject({
+      y: ['a', 'b'],
+    });
+    // Inputs may come as parameters too.
+    const longs = { parameters: { x: 5, priority: 1 } };
+    expect((await post('/v2/models/longs/versions/1/generate', longs)).json).toMatchObject({
+      y: 5,
+    });
+    expect((await post('/v2/models/flags/generate', { x: true })).json).toMatchObject({ y: true });
+    const stream = await fetch(`${base}/v2/models/bytes/generate_stream`, {
+      method: 'POST',
+      body: JSON.stringify({ x: 'hello\n' }),
+    });
+    expect(stream.headers.get('content-type')).toContain('text/event-stream');
+    expect(await stream.text()).toBe(
+      'data: {"model_name":"bytes","model_version":"1","y":"hello\\n"}\n\n',
+    );
+  });
+
+  it.each([
+    ['bytes', {}, 'input "x" is missing'],
+    ['bytes', { x: 5 }, 'expected BYTES, got 5'],
+    ['bytes', { x: 'a', z: 1 }, '"z" is no input'],
+    ['bytes', [], 'must be a JSON object'],
+    ['bytes', { x: 'a', id: 1 }, 'id must be a string'],
+    ['bytes', { x: 'a', parameters: 1 }, 'parameters must be an object'],
+    ['longs', { x: 1.5 }, 'expected INT64, got 1.5'],
+    ['flags', { x: 1 }, 'expected BOOL, got 1'],
+    ['half', { x: 1 }, 'FP16 has no JSON form'],
+  ])('%s refuses %j', async (model, body, message) => {
+    for (const path of ['generate', 'generate_stream']) {
+      const answer = await post(`/v2/models/${model}/${path}`, body);
+      expect(answer.json.error).toContain(message);
+      expect(answer.status).toBe(400);
+    }
+  });
+});

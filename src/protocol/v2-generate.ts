@@ -1,0 +1,149 @@
+// The generate extension: models with text or scalar inputs, asked with plain JSON, answered once or by
+// server-sent events.
+//
+// Source: Triton's "Generate Extension".
+import { InvalidInputError } from '../errors.js';
+import { bytesPerElement, viewOf, type DType, type Tensor } from '../tensor.js';
+import type { ValueMetadata } from '../types.js';
+import { datatypeOf } from './v2-tensors.js';
+import { schedulingOf, type Parameters } from './v2-request.js';
+
+export interface GenerateRequest {
+  id?: string;
+  inputs: Record<string, Tensor>;
+  priority?: number;
+  timeoutMs?: number;
+}
+
+/** A shape of one element, or of `count` along the last dimension. */
+function shapeFor({ name, shape }: ValueMetadata, count: number): number[] {
+  if (shape.length === 0) {
+    if (count === 1) return [];
+  } else {
+    const last = shape.length - 1;
+    const made = shape.map((dim, axis) =>
+      typeof dim === 'number' ? dim : axis === last ? count : 1,
+    );
+    if (made.reduce((product, dim) => product * dim, 1) === count) return made;
+  }
+  throw new InvalidInputError(
+    `input "${name}": ${count} value${count === 1 ? '' : 's'} do not fit [${shape.join(',')}]`,
+  );
+}
+
+function elements(dtype: DType, values: readonly unknown[], name: string): Tensor['data'] {
+  const wrong = (i: number): InvalidInputError =>
+    new InvalidInputError(
+      `input "${name}": expected ${datatypeOf(dtype)}, got ${JSON.stringify(values[i])?.slice(0, 100)}`,
+    );
+  if (dtype === 'string') {
+    return values.map((value, i) => {
+      if (typeof value !== 'string') throw wrong(i);
+      return value;
+    });
+  }
+  if (dtype === 'float16' || dtype === 'bfloat16') {
+    throw new InvalidInputError(`input "${name}": ${datatypeOf(dtype)} has no JSON form`);
+  }
+  const data = viewOf(dtype, new ArrayBuffer(values.length * bytesPerElement(dtype)));
+  values.forEach((value, i) => {
+    if (dtype === 'bool') {
+      if (typeof value !== 'boolean') throw wrong(i);
+      (data as Uint8Array)[i] = Number(value);
+    } else if (dtype === 'int64' || dtype === 'uint64') {
+      if (!Number.isSafeInteger(value)) throw wrong(i);
+      const longs = data as BigInt64Array;
+      longs[i] = BigInt(value as number);
+      if (longs[i] !== BigInt(value as number)) throw wrong(i);
+    } else {
+      if (typeof value !== 'number') throw wrong(i);
+      const numbers = data as Float32Array;
+      numbers[i] = value;
+      if (!dtype.startsWith('float') && numbers[i] !== value) throw wrong(i);
+    }
+  });
+  return data;
+}
+
+/**
+ * Reads a generate request: each key that is an input's name is that input; `id` and `parameters` are the
+ * request's, and parameters that are inputs' names fill those.
+ *
+ * @throws InvalidInputError naming the input and what was expected
+ */
+export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]): GenerateRequest {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw new InvalidInputError('the request must be a JSON object');
+  }
+  const { id, parameters = {}, ...fields } = json as Record<string, unknown>;
+  if (typeof parameters !== 'object' || parameters === null || Array.isArray(parameters)) {
+    throw new InvalidInputError('parameters must be an object');
+  }
+  if (id !== undefined && typeof id !== 'string') {
+    throw new InvalidInputError('id must be a string');
+  }
+  // A model may have inputs of these names itself.
+  const all: Record<string, unknown> = { ...(parameters as Parameters), ...fields };
+  const tensors: Record<string, Tensor> = {};
+  for (const input of inputs) {
+    if (!Object.hasOwn(all, input.name)) {
+      if (input.kind === 'optional') continue;
+      throw new InvalidInputError(
+        `input "${input.name}" is missing; the model takes ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
+      );
+    }
+    const value = all[input.name];
+    const values: unknown[] = Array.isArray(value) ? value : [value];
+    tensors[input.name] = {
+      dtype: input.dtype,
+      shape: shapeFor(input, values.length),
+      data: elements(input.dtype, values, input.name),
+    };
+  }
+  const unknown = Object.keys(fields).find((name) => !Object.hasOwn(tensors, name));
+  if (unknown !== undefined) {
+    throw new InvalidInputError(
+      `"${unknown}" is no input; the model takes ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
+    );
+  }
+  return {
+    ...(id !== undefined && { id }),
+    inputs: tensors,
+    ...schedulingOf(parameters as Parameters),
+  };
+}
+
+/** A JSON value of a tensor: what is one element stands alone. */
+function plain(name: string, { dtype, data }: Tensor): unknown {
+  if (dtype === 'float16' || dtype === 'bfloat16') {
+    throw new InvalidInputError(`output "${name}": ${datatypeOf(dtype)} has no JSON form`);
+  }
+  const values = Array.from(data as ArrayLike<unknown>, (value) => {
+    if (dtype === 'bool') return value !== 0;
+    if (typeof value !== 'bigint') return value;
+    // JSON numbers of JavaScript end there; what is larger travels as text rather than rounded.
+    return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+  });
+  return values.length === 1 ? values[0] : values;
+}
+
+/** A generate response: outputs beside the model's name and version. */
+export function encodeGenerate(
+  model: { name: string; version: string },
+  id: string | undefined,
+  values: Readonly<Record<string, Tensor>>,
+): string {
+  return JSON.stringify({
+    ...(id !== undefined && { id }),
+    model_name: model.name,
+    model_version: model.version,
+    ...Object.fromEntries(
+      Object.entries(values).map(([name, tensor]) => [name, plain(name, tensor)]),
+    ),
+  });
+}
+
+/** One server-sent event. */
+export function event(data: string): string {
+  return `data: ${data}\n\n`;
+}
