@@ -225,6 +225,7 @@ Status JsonShape(std::string_view text, size_t offset, std::vector<int64_t>* dim
     }
   }
   if (depth != 0) return fail(text.size(), "a list that does not end");
+  if (dims->empty()) return fail(text.size(), "no list");
   for (size_t i = 0; i < dims->size(); ++i) (*dims)[i] = known[i];
   return {};
 }

@@ -299,6 +299,7 @@ TEST(JsonShapesAreOfOneLength) {
   CHECK_EQ(ShapeOf("[[1]"), std::string("a list that does not end at byte 104"));
   CHECK_EQ(ShapeOf(std::string(40, '[')),
            std::string("lists are nested more than 32 deep at byte 132"));
+  CHECK_EQ(ShapeOf(""), std::string("no list at byte 100"));
   CHECK_EQ(ShapeOf("1"), std::string("a number where the others have lists at byte 100"));
 }
 

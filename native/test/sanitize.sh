@@ -10,7 +10,7 @@ run() {
   echo "== $name"
   cmake -S . -B "build/$name" -DTERCEL_ADDON=OFF -DTERCEL_TESTS=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DTERCEL_SANITIZE="$sanitizers" > /dev/null
-  cmake --build "build/$name" --parallel 2 --target tercel_core_tests > /dev/null
+  cmake --build "build/$name" --parallel 2 --target tercel_core_tests --target tercel_json_fuzz > /dev/null
   "build/$name/tercel_core_tests" "${arguments[@]}"
 }
 
@@ -18,5 +18,7 @@ export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export LSAN_OPTIONS=suppressions=$PWD/native/test/lsan.supp
 run asan address,undefined
+# A short form; by hand build/asan/tercel_json_fuzz SECONDS SEED.
+build/asan/tercel_json_fuzz 15 1
 export TSAN_OPTIONS=suppressions=$PWD/native/test/tsan.supp:halt_on_error=1
 run tsan thread

@@ -220,6 +220,10 @@ export class Repository {
       } catch (error) {
         if (before) this.#overrides.set(name, before);
         else this.#overrides.delete(name);
+        // Files that came with the call are the caller's.
+        if (override.files && error instanceof ModelError) {
+          throw new InvalidInputError(error.message, { cause: error });
+        }
         throw error;
       }
     });
@@ -421,11 +425,14 @@ export class Repository {
       );
     }
     const wanted = wantedVersions(config.versions, [...sources.keys()]);
+    if (sources.size === 0) {
+      throw new InvalidInputError(
+        `model "${name}" has no version: expected ${path.join(this.folder, name, '<version>', config.file)}`,
+      );
+    }
     if (wanted.length === 0) {
       throw new ModelError(
-        sources.size === 0
-          ? `model "${name}" has no version: expected ${path.join(this.folder, name, '<version>', config.file)}`
-          : `the version policy of model "${name}" serves none of its versions ${[...sources.keys()].join(', ')}`,
+        `the version policy of model "${name}" serves none of its versions ${[...sources.keys()].join(', ')}`,
       );
     }
     for (const [label, version] of Object.entries(config.labels)) {

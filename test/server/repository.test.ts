@@ -79,7 +79,7 @@ describe('the repository extension', () => {
     ).toBe(200);
     expect((await call('/v2/models/late/infer', infer())).status).toBe(404);
     const failed = await call('/v2/repository/models/nope/load', {});
-    expect(failed.status).toBe(500);
+    expect(failed.status).toBe(400);
     expect(failed.json.error).toContain('model "nope" has no version');
     for (const [body, message] of [
       [{ parameters: { config: 3 } }, 'parameters.config: expected JSON in a string'],
