@@ -20,6 +20,8 @@ const fastify = {
   group: ['fastify', '@fastify/*'],
   message: 'Only server/ knows Fastify.',
 };
+const grpc = { group: ['@grpc/*'], message: 'Only server/ knows gRPC.' };
+const undici = { group: ['undici'], message: 'Only client/ talks to servers.' };
 const piscina = { group: ['piscina'], message: 'Only pipeline/pool.ts knows Piscina.' };
 const addon = { group: ['**/native.js'], message: 'Only engine/ talks to the addon.' };
 const commander = { group: ['commander'], message: 'Only cli/ parses command lines.' };
@@ -66,6 +68,7 @@ export default tseslint.config(
         process: 'readonly',
         performance: 'readonly',
         setTimeout: 'readonly',
+        clearTimeout: 'readonly',
         setImmediate: 'readonly',
         globalThis: 'readonly',
         URL: 'readonly',
@@ -91,15 +94,47 @@ export default tseslint.config(
   forbid(
     ['src/engine/**'],
     [],
-    [...upward('protocol', 'pipeline', 'server', 'cli', 'measure'), fastify, piscina, commander],
+    [
+      ...upward('protocol', 'pipeline', 'server', 'cli', 'measure', 'client'),
+      fastify,
+      grpc,
+      undici,
+      piscina,
+      commander,
+    ],
   ),
   forbid(
     ['src/protocol/**'],
     [],
-    [...upward('pipeline', 'server', 'cli', 'measure'), fastify, piscina, addon, commander],
+    [
+      ...upward('pipeline', 'server', 'cli', 'measure', 'client'),
+      fastify,
+      grpc,
+      undici,
+      piscina,
+      addon,
+      commander,
+    ],
   ),
-  forbid(['src/server/**'], [], [...upward('cli', 'measure'), piscina, addon, commander]),
-  forbid(['src/cli/**'], [], [fastify, piscina, addon]),
+  forbid(
+    ['src/server/**'],
+    [],
+    [...upward('cli', 'measure', 'client'), undici, piscina, addon, commander],
+  ),
+  forbid(
+    ['src/client/**'],
+    [],
+    // A client runs where no addon is: of the engine and the codecs it takes what is plain TypeScript.
+    [
+      ...upward('engine', 'server', 'cli', 'measure', 'pipeline'),
+      fastify,
+      grpc,
+      piscina,
+      addon,
+      commander,
+    ],
+  ),
+  forbid(['src/cli/**'], [], [fastify, grpc, undici, piscina, addon]),
   {
     files: ['src/**'],
     ignores: ['src/native.ts'],

@@ -136,7 +136,7 @@ function malformed(what: string): TercelError {
 }
 
 function fromJson(name: string, dtype: DType, shape: number[], data: unknown[]): Tensor['data'] {
-  const flat = data.flat(Infinity) as unknown[];
+  const flat: unknown[] = data.flat(100);
   const count = countElements(shape);
   if (flat.length !== count) {
     throw malformed(`output "${name}" has ${flat.length} elements, its shape ${count}`);

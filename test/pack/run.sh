@@ -32,4 +32,23 @@ echo "$output"
 grep -q "name: 'image'" <<< "$output"
 npx --no-install tercel --version
 node --input-type=module -e "import { InferenceSession } from 'tercel/onnxruntime'; const s = await InferenceSession.create('models/digits/1/model.onnx'); console.log(s.inputNames);"
+# The protocols' descriptions are in it, and a client without the addon.
+cat > served.mjs <<'JS'
+import { createEngine, createGrpcServer, createServer, createTfsGrpcServer } from 'tercel';
+import { Client } from 'tercel/client';
+const engine = createEngine();
+await engine.load('digits', 'models/digits/1/model.onnx');
+const servers = [createGrpcServer(engine), createTfsGrpcServer(engine)];
+for (const server of servers) await server.listen({ port: 0 });
+const app = createServer(engine);
+const client = new Client(await app.listen({ port: 0 }));
+const image = { dtype: 'float32', shape: [1, 1, 8, 8], data: new Float32Array(64) };
+console.log((await client.infer('digits', { image }, { outputs: ['digit'] })).digit.shape);
+await client.close();
+await Promise.all([...servers, app].map((server) => server.close()));
+await engine.close();
+JS
+node served.mjs
+rm -r node_modules/tercel/build
+node --input-type=module -e "import { Client } from 'tercel/client'; await new Client('http://127.0.0.1:1').close();"
 echo 'the package works in an empty project'
