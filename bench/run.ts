@@ -7,6 +7,7 @@ import { http } from './http.js';
 import { json } from './json.js';
 import { overhead } from './overhead.js';
 import { serving } from './serving.js';
+import { sharedMemory } from './shared-memory.js';
 import { holds } from './statistics.js';
 import { swaps } from './swaps.js';
 import { throughput } from './throughput.js';
@@ -24,6 +25,7 @@ for (const [title, question] of [
   ['What does a request cost over HTTP?', http],
   ['What does a request cost over gRPC?', overGrpc],
   ['What does JSON cost?', json],
+  ['What does an image cost that need not be sent?', sharedMemory],
   ['Is compute lost when large models are served?', serving],
   ['Do versions come and go unnoticed?', swaps],
 ] as const) {

@@ -27,6 +27,7 @@ export type HotMethod = (
 
 const PREFIX_BYTES = 5;
 const NOTHING = Buffer.alloc(0);
+const LONG_BYTES = 64 * 1024;
 const plainType = /^application\/grpc(\+proto)?$/;
 const timeout = /^(\d{1,8})([HMSmun])$/;
 const unitMs: Readonly<Record<string, number>> = {
@@ -78,13 +79,20 @@ class HotCall implements CallReply {
     this.#over = true;
     const stream = this.#stream;
     if (stream.destroyed || stream.closed) return;
-    const frame = Buffer.allocUnsafe(PREFIX_BYTES + response.length);
-    frame[0] = 0;
-    frame.writeUInt32BE(response.length, 1);
-    frame.set(response, PREFIX_BYTES);
     stream.respond(responseHeaders, withTrailers);
     stream.on('wantTrailers', sendOkTrailers);
-    stream.end(frame);
+    // A second write costs more than copying what is small.
+    const isLong = response.length >= LONG_BYTES;
+    const frame = Buffer.allocUnsafe(PREFIX_BYTES + (isLong ? 0 : response.length));
+    frame[0] = 0;
+    frame.writeUInt32BE(response.length, 1);
+    if (isLong) {
+      stream.write(frame);
+      stream.end(response);
+    } else {
+      frame.set(response, PREFIX_BYTES);
+      stream.end(frame);
+    }
   }
 
   fail(error: unknown): void {
