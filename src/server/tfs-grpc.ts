@@ -4,13 +4,8 @@ import type { Engine, Servable } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
 import { decodeGrpcPredict, encodeGrpcPredict } from '../protocol/tfs-grpc.js';
 import { signatureDefs } from '../protocol/tfs-model.js';
-import {
-  checkSignature,
-  classesOf,
-  regressionsOf,
-  SIGNATURE,
-  tensorsOfExamples,
-} from '../protocol/tfs.js';
+import { classesOf, regressionsOf, tensorsOfExamples } from '../protocol/tfs-examples.js';
+import { checkSignature, SIGNATURE } from '../protocol/tfs.js';
 import type { Tensor } from '../tensor.js';
 import { Arrivals } from './arrivals.js';
 import { addHealth, HEALTH } from './grpc-health.js';

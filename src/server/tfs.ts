@@ -6,12 +6,11 @@ import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
 import {
   classesOf,
   decodeExamples,
-  decodePredict,
   encodeClassify,
-  encodePredict,
   encodeRegress,
   regressionsOf,
-} from '../protocol/tfs.js';
+} from '../protocol/tfs-examples.js';
+import { decodePredict, encodePredict } from '../protocol/tfs.js';
 import { tfMetadata, versionStatuses } from '../protocol/tfs-model.js';
 import type { Tensor } from '../tensor.js';
 import type { Arrivals } from './arrivals.js';

@@ -7,7 +7,8 @@ import { parseConfig, parseOverride } from '../../dist/engine/config/read.js';
 import { InvalidInputError } from '../../dist/errors.js';
 import { ProtoWriter } from '../../dist/protocol/protobuf.js';
 import { decodeGrpcPredict, encodeGrpcPredict, tensorProto } from '../../dist/protocol/tfs-grpc.js';
-import { decodeExamples, decodePredict, encodePredict } from '../../dist/protocol/tfs.js';
+import { decodeExamples } from '../../dist/protocol/tfs-examples.js';
+import { decodePredict, encodePredict } from '../../dist/protocol/tfs.js';
 import { decodeGenerate } from '../../dist/protocol/v2-generate.js';
 import {
   cutInferRequest,
