@@ -44,7 +44,7 @@ export type { ModelConfig } from './engine/config/model-config.js';
 export { SharedMemory, type SharedRegion } from './engine/shared-memory.js';
 export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
 export { GrpcServer } from './server/grpc-server.js';
-export { createTfsGrpcServer } from './server/tfs-grpc.js';
+export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/tfs-grpc.js';
 export { Logging } from './server/logging.js';
 export { createServer, type ServerOptions } from './server/server.js';
 export { version } from './version.js';

@@ -102,7 +102,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   const tfsGrpc =
     flags.tfsGrpcPort === undefined
       ? undefined
-      : createTfsGrpcServer(engine, { messageLimitBytes: flags.bodyLimit });
+      : createTfsGrpcServer(engine, { ...common, messageLimitBytes: flags.bodyLimit });
   // The same routes on another port, where clients of TensorFlow Serving look for them.
   const tfsHttp =
     flags.tfsHttpPort === undefined

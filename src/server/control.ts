@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine/engine.js';
 import type { IndexEntry, Repository } from '../engine/repository.js';
+import { InvalidInputError } from '../errors.js';
 import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2-model.js';
 import type { InferBody } from './body.js';
 import { HttpError } from './errors.js';
@@ -13,6 +14,11 @@ export interface ControlOptions {
   adminToken?: string;
   /** Anybody who reaches the listener may control. */
   allowAdmin?: boolean;
+}
+
+/** Throws InvalidInputError for a token that anybody would have. */
+export function checkControl({ adminToken }: ControlOptions): void {
+  if (adminToken === '') throw new InvalidInputError('adminToken: expected a token, got none');
 }
 
 export function isLoopback(address: string): boolean {

@@ -5,7 +5,7 @@ import type {
   ServerUnaryCall,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { isLoopback } from './control.js';
+import { isLoopback, mayControl, type ControlOptions } from './control.js';
 import { grpcStatusFor } from './errors.js';
 import { answerBelow, type HotMethod } from './grpc-hot.js';
 import { grpc, type ServiceDefinition } from './protos.js';
@@ -61,6 +61,16 @@ export class GrpcServer {
   /** Whether only this machine reaches it. */
   get isLoopback(): boolean {
     return [...this.#addresses].every(isLoopback);
+  }
+
+  /**
+   * Throws for who may not control: for handlers().
+   *
+   * @internal
+   */
+  guard(options: ControlOptions): (call: ServerUnaryCall<Fields, object>) => void {
+    return (call) =>
+      mayControl(call.metadata.get('authorization')[0]?.toString(), this.isLoopback, options);
   }
 
   /**

@@ -1,12 +1,18 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
-import type { ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Engine } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
 import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2-model.js';
 import { NO_SHARED_MEMORY, type RegionSpan } from '../protocol/v2-request.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { Arrivals } from './arrivals.js';
-import { explicitOnly, indexOf, mayControl, repositoryOf, type ControlOptions } from './control.js';
+import {
+  checkControl,
+  explicitOnly,
+  indexOf,
+  repositoryOf,
+  type ControlOptions,
+} from './control.js';
 import { addHealth, HEALTH } from './grpc-health.js';
 import { GrpcInfer } from './grpc-infer.js';
 import { GrpcServer, handlers, type Fields, type Method } from './grpc-server.js';
@@ -33,20 +39,20 @@ const INFERENCE = 'inference.GRPCInferenceService';
  * @throws InvalidInputError for an empty adminToken
  */
 export function createGrpcServer(engine: Engine, options: GrpcServerOptions = {}): GrpcServer {
-  if (options.adminToken === '')
-    throw new InvalidInputError('adminToken: expected a token, got none');
+  checkControl(options);
   const server = new GrpcServer(options.messageLimitBytes);
   const memory = sharedMemoryOf(options.allowSharedMemory);
   if (options.allowSharedMemory === true) server.onClose(() => memory?.unregister());
   const definition = loadPackage('inference.proto', 'health.proto');
   const regions = memory && ((span: RegionSpan) => memory.span(span));
   const infer = new GrpcInfer(engine, new Arrivals(), regions);
-  const guard = (call: ServerUnaryCall<Fields, object>): void =>
-    mayControl(call.metadata.get('authorization')[0]?.toString(), server.isLoopback, options);
   // Tensors are read and written where they are.
   server.add(inBytes(serviceOf(definition, INFERENCE), 'ModelInfer', 'ModelStreamInfer'), {
     ...handlers(modelMethods(engine, memory !== undefined)),
-    ...handlers(controlMethods(engine, memory, options.logging ?? new Logging()), guard),
+    ...handlers(
+      controlMethods(engine, memory, options.logging ?? new Logging()),
+      server.guard(options),
+    ),
     ModelInfer: infer.unary,
     ModelStreamInfer: infer.stream as UntypedServiceImplementation[string],
   });

@@ -8,13 +8,12 @@ import { createRequire } from 'node:module';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
 import type { Engine } from '../engine/engine.js';
-import { InvalidInputError } from '../errors.js';
 import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
 import type { SharedMemory } from '../engine/shared-memory.js';
 import { isDescribed, openApiDocument } from '../protocol/openapi.js';
 import type { RegionSpan } from '../protocol/v2-request.js';
-import { addControlRoutes, guard, type ControlOptions } from './control.js';
+import { addControlRoutes, checkControl, guard, type ControlOptions } from './control.js';
 import { answerFor } from './errors.js';
 import { HotInfer } from './hot-infer.js';
 import { HotRoute } from './hot-route.js';
@@ -80,8 +79,7 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   const logging = options.logging ?? new Logging();
   const route = new HotRoute(hot, arrivals, bodyLimit);
   let wire: Wire | undefined;
-  if (options.adminToken === '')
-    throw new InvalidInputError('adminToken: expected a token, got none');
+  checkControl(options);
   hot.enabled = (options.hotRoute ?? true) && !options.logger;
   const app = Fastify({
     logger: options.logger ?? false,

@@ -1,4 +1,5 @@
 // The gRPC server of TensorFlow Serving's protocol: PredictionService and ModelService.
+import path from 'node:path';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import type { Engine, Servable } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
@@ -8,6 +9,7 @@ import { classesOf, regressionsOf, tensorsOfExamples } from '../protocol/tfs-exa
 import { checkSignature, SIGNATURE } from '../protocol/tfs.js';
 import type { Tensor } from '../tensor.js';
 import { Arrivals } from './arrivals.js';
+import { checkControl, explicitOnly, repositoryOf, type ControlOptions } from './control.js';
 import { addHealth, HEALTH } from './grpc-health.js';
 import {
   cancelledSignal,
@@ -70,14 +72,82 @@ function examplesOf(request: Fields): Map<string, unknown[]>[] {
   return list.examples.map((example) => new Map([...context, ...features(example.features)]));
 }
 
+interface ReloadedModel {
+  name: string;
+  base_path: string;
+  model_platform: string;
+  model_version_policy?: {
+    policy_choice?: 'latest' | 'all' | 'specific';
+    latest?: { num_versions: number };
+    specific?: { versions: number[] };
+  } | null;
+  version_labels: Record<string, number>;
+}
+
+/** What a model's entry says of its versions, as a model.json; undefined: what the repository has. */
+function reloadedConfig(model: ReloadedModel): string | undefined {
+  const { model_version_policy: policy, version_labels: labels } = model;
+  const choice = policy?.policy_choice;
+  const versions =
+    choice === 'all'
+      ? 'all'
+      : choice === 'latest'
+        ? { latest: policy!.latest!.num_versions }
+        : choice === 'specific'
+          ? { specific: policy!.specific!.versions }
+          : undefined;
+  if (versions === undefined && Object.keys(labels).length === 0) return undefined;
+  return JSON.stringify({ ...(versions && { versions }), labels });
+}
+
+/**
+ * Makes the repository serve the listed models and no others.
+ *
+ * @throws InvalidInputError for an entry that is none of the repository's; nothing was changed then
+ */
+async function reload(engine: Engine, request: Fields): Promise<object> {
+  const repository = repositoryOf(engine);
+  explicitOnly(repository);
+  const config = request['config'] as { model_config_list?: { config: ReloadedModel[] } } | null;
+  if (!config?.model_config_list) {
+    throw new InvalidInputError('config: expected a model_config_list');
+  }
+  const models = config.model_config_list.config;
+  for (const { name, base_path: base, model_platform: platform } of models) {
+    const folder = path.join(repository.folder, name);
+    if (base !== '' && path.resolve(base) !== folder) {
+      throw new InvalidInputError(
+        `model "${name}": base_path "${base}" is not the repository's, "${folder}"`,
+      );
+    }
+    if (platform !== '' && platform !== 'onnx') {
+      throw new InvalidInputError(`model "${name}": model_platform "${platform}" is not "onnx"`);
+    }
+  }
+  for (const model of models) {
+    const own = reloadedConfig(model);
+    await repository.load(model.name, own === undefined ? {} : { config: own });
+  }
+  const listed = new Set(models.map(({ name }) => name));
+  const others = engine.names().filter((name) => !listed.has(name));
+  await Promise.all(others.map((name) => repository.unload(name)));
+  return { status: { error_code: 'OK', error_message: '' } };
+}
+
+export interface TfsGrpcServerOptions extends ControlOptions {
+  /** Limit on a message, in bytes, both ways. Default 64 MiB. */
+  messageLimitBytes?: number;
+}
+
 /**
  * A gRPC server of TensorFlow Serving's protocol over the engine's models: Predict, Classify, Regress,
- * GetModelMetadata, GetModelStatus; grpc.health.v1 and server reflection.
+ * GetModelMetadata, GetModelStatus, HandleReloadConfigRequest; grpc.health.v1 and server reflection.
  */
 export function createTfsGrpcServer(
   engine: Engine,
-  options: { messageLimitBytes?: number } = {},
+  options: TfsGrpcServerOptions = {},
 ): GrpcServer {
+  checkControl(options);
   const server = new GrpcServer(options.messageLimitBytes);
   const arrivals = new Arrivals();
   const definition = loadPackage('tensorflow_serving.proto', 'health.proto');
@@ -142,14 +212,17 @@ export function createTfsGrpcServer(
       },
     }),
   });
-  server.add(
-    serviceOf(definition, MODEL),
-    handlers({
+  server.add(serviceOf(definition, MODEL), {
+    ...handlers({
       GetModelStatus: async (request) => ({
         model_version_status: await statusesOf(engine, specOf(request)),
       }),
     }),
-  );
+    ...handlers(
+      { HandleReloadConfigRequest: (request) => reload(engine, request) },
+      server.guard(options),
+    ),
+  });
   addHealth(server, serviceOf(definition, HEALTH), engine, [PREDICTION, MODEL]);
   addReflection(server.transport, definition);
   return server;

@@ -204,6 +204,41 @@ def test_status(channel, post, served):
     assert error.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+def test_reload_config(channel, served):
+    from tensorflow_serving.apis import model_management_pb2
+
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    loaded = requests.post(f"http://{served.http}/v2/repository/index", json={"ready": True}, timeout=10).json()
+    names = sorted({model["name"] for model in loaded})
+    request = model_management_pb2.ReloadConfigRequest()
+    for name in names:
+        if name != "digits":
+            request.config.model_config_list.config.add(name=name)
+    versions = next(c for c in request.config.model_config_list.config if c.name == "versions")
+    versions.model_version_policy.specific.versions.extend([1, 3])
+    versions.version_labels["stable"] = 3
+    assert stub.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
+    status = get_model_status_pb2.GetModelStatusRequest()
+    status.model_spec.name = "versions"
+    status.model_spec.version_label = "stable"
+    assert [s.version for s in stub.GetModelStatus(status).model_version_status] == [3]
+    ready = lambda name: requests.get(f"http://{served.http}/v2/models/{name}/ready", timeout=10).status_code == 200
+    assert ready("versions") and not ready("digits")
+    request.config.model_config_list.config.add(name="digits", base_path="/somewhere/else")
+    with pytest.raises(grpc.RpcError, match="is not the repository's"):
+        stub.HandleReloadConfigRequest(request, timeout=60)
+    for config in request.config.model_config_list.config:
+        config.ClearField("base_path")
+    versions.ClearField("model_version_policy")
+    versions.ClearField("version_labels")
+    assert stub.HandleReloadConfigRequest(request, timeout=60).status.error_code == 0
+    assert ready("digits")
+    status.model_spec.version_label = "stable"
+    assert [s.version for s in stub.GetModelStatus(status).model_version_status] == [1]
+    with pytest.raises(grpc.RpcError, match="expected a model_config_list"):
+        stub.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
+
+
 def test_rest_rows_and_columns(post):
     assert post("identity_fp32:predict", {"instances": [[1, 2.5], [3, 4]]}).json() == {"predictions": [[1, 2.5], [3, 4]]}
     assert post("identity_fp32:predict", {"inputs": [[1, 2.5]]}).json() == {"outputs": [[1, 2.5]]}
