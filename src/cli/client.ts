@@ -17,10 +17,16 @@ export function clientCommand(): Command {
       (name: string, before: string[]) => [...before, name],
       [],
     )
+    .option('--token <token>', 'sent as "Authorization: Bearer <token>"')
     .option('-o, --output <file>', 'where to write (default: standard output)')
-    .action(async (url: string, flags: { model: string[]; output?: string }) => {
+    .action(async (url: string, flags: { model: string[]; output?: string; token?: string }) => {
       try {
-        const client = new Client(url, { timeoutMs: 10_000 });
+        const client = new Client(url, {
+          timeoutMs: 10_000,
+          ...(flags.token !== undefined && {
+            headers: { authorization: `Bearer ${flags.token}` },
+          }),
+        });
         const names =
           flags.model.length > 0
             ? flags.model

@@ -67,6 +67,11 @@ export interface RepositoryEntry {
   reason?: string;
 }
 
+interface HowLong {
+  timeoutMs: number | undefined;
+  signal: AbortSignal | undefined;
+}
+
 /** Smaller tensors are quicker sent. */
 const SHARED_FROM_BYTES = 64 * 1024;
 const DEFAULT_SHARED_BYTES = 64 * 1024 * 1024;
@@ -134,34 +139,48 @@ export class Client<Models extends ModelTypes = ModelTypes> {
     const wanted = Array.isArray(outputs)
       ? Object.fromEntries((outputs as readonly O[]).map((name) => [name, {}]))
       : (outputs as Record<string, OutputRequest> | undefined);
-    const region = this.#shared ? await this.#openRegion() : undefined;
-    const held: { offset: number; bytes: number }[] = [];
+    const how = { timeoutMs, signal };
+    const isLarge = Object.values(inputs).some(
+      ({ data }) => ArrayBuffer.isView(data) && data.byteLength >= SHARED_FROM_BYTES,
+    );
+    const shared = this.#shared && isLarge ? await this.#openRegion(how) : undefined;
+    const send = async (region: SharedRegion | undefined): Promise<Answered> => {
+      const held: { offset: number; bytes: number }[] = [];
+      try {
+        const request = encodeRequest(inputs, {
+          ...rest,
+          outputs: wanted,
+          binary: this.#binary,
+          spanOf:
+            region &&
+            ((_name, bytes) => {
+              if (bytes.length < SHARED_FROM_BYTES) return undefined;
+              const offset = region.put(bytes);
+              if (offset === undefined) return undefined;
+              held.push({ offset, bytes: bytes.length });
+              return { region: region.name, offset };
+            }),
+        });
+        return await this.#post(`${modelPath(model, version)}/infer`, request, {
+          repeatable: true,
+          ...how,
+        });
+      } finally {
+        for (const { offset, bytes } of held) region!.release(offset, bytes);
+      }
+    };
+    let answer: Answered;
     try {
-      const request = encodeRequest(inputs, {
-        ...rest,
-        outputs: wanted,
-        binary: this.#binary,
-        spanOf:
-          region &&
-          ((_name, bytes) => {
-            if (bytes.length < SHARED_FROM_BYTES) return undefined;
-            const offset = region.put(bytes);
-            if (offset === undefined) return undefined;
-            held.push({ offset, bytes: bytes.length });
-            return { region: region.name, offset };
-          }),
-      });
-      const answer = await this.#post(`${modelPath(model, version)}/infer`, request, {
-        repeatable: true,
-        timeoutMs,
-        signal,
-      });
-      const length = answer.headers['inference-header-content-length'];
-      const jsonBytes = length === undefined ? undefined : Number(length);
-      return decodeResponse(answer.body, jsonBytes) as InferResult<Pick<Models[M]['outputs'], O>>;
-    } finally {
-      for (const { offset, bytes } of held) region!.release(offset, bytes);
+      answer = await send(shared);
+    } catch (error) {
+      // A server that was started anew knows nothing of it: this one is sent, the next one registers again.
+      if (!shared || !isForgotten(error)) throw error;
+      this.#dropRegion(shared);
+      answer = await send(undefined);
     }
+    const length = answer.headers['inference-header-content-length'];
+    const jsonBytes = length === undefined ? undefined : Number(length);
+    return decodeResponse(answer.body, jsonBytes) as InferResult<Pick<Models[M]['outputs'], O>>;
   }
 
   #post(
@@ -192,7 +211,12 @@ export class Client<Models extends ModelTypes = ModelTypes> {
     throw new ResponseError(answer.status, message || `status ${answer.status}`);
   }
 
-  async #json<T>(method: 'GET' | 'POST', path: string, body?: object): Promise<T> {
+  async #json<T>(
+    method: 'GET' | 'POST',
+    path: string,
+    body?: object,
+    how: Partial<HowLong> = {},
+  ): Promise<T> {
     const answer = await this.#ask({
       method,
       path,
@@ -201,29 +225,42 @@ export class Client<Models extends ModelTypes = ModelTypes> {
         headers: { 'content-type': 'application/json' },
       }),
       repeatable: method === 'GET',
+      ...how,
     });
     return (answer.body.length > 0 ? JSON.parse(answer.body.toString()) : {}) as T;
   }
 
   /** The region, made and registered at the first need; undefined where it cannot be. */
-  #openRegion(): Promise<SharedRegion | undefined> {
-    this.#region ??= (async () => {
+  #openRegion(how: HowLong): Promise<SharedRegion | undefined> {
+    if (this.#region) return this.#region;
+    const opening = (async () => {
       let region: SharedRegion | undefined;
       try {
         region = new SharedRegion(this.#sharedBytes);
-        await this.#json('POST', `/v2/systemsharedmemory/region/${region.name}/register`, {
-          key: `/${region.name}`,
-          offset: 0,
-          byte_size: region.bytes,
-        });
+        await this.#json(
+          'POST',
+          `/v2/systemsharedmemory/region/${region.name}/register`,
+          { key: `/${region.name}`, offset: 0, byte_size: region.bytes },
+          how,
+        );
+        region.unlink(); // the server has it mapped
         return region;
       } catch (error) {
         region?.close();
+        // A server that said no is not asked again; one that could not be reached is.
+        const isFinal = error instanceof ResponseError && error.status < 500;
+        if (!isFinal || this.#shared === true) this.#region = undefined;
         if (this.#shared === true) throw error;
         return undefined;
       }
     })();
-    return this.#region;
+    this.#region = opening;
+    return opening;
+  }
+
+  #dropRegion(region: SharedRegion): void {
+    region.close();
+    this.#region = undefined;
   }
 
   async #isWell(path: string): Promise<boolean> {
@@ -315,6 +352,11 @@ export class Client<Models extends ModelTypes = ModelTypes> {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Whether the server does not know the region (any more). */
+function isForgotten(error: unknown): boolean {
+  return error instanceof ResponseError && /shared memory region .*regist/i.test(error.message);
 }
 
 function modelPath(model: string, version?: string): string {

@@ -72,14 +72,28 @@ export class Endpoints {
   #turn = 0;
 
   constructor(urls: readonly string[], options: EndpointOptions) {
+    // Not a spread: an option that is there and undefined is none.
     this.#options = {
-      timeoutMs: 60_000,
-      retries: 2,
-      headers: {},
-      connections: 64,
-      strategy: 'first',
-      ...options,
+      timeoutMs: options.timeoutMs ?? 60_000,
+      retries: options.retries ?? 2,
+      headers: options.headers ?? {},
+      connections: options.connections ?? 64,
+      strategy: options.strategy ?? 'first',
     };
+    const { timeoutMs, retries, connections } = this.#options;
+    if (!(timeoutMs > 0)) {
+      throw new InvalidInputError(`timeoutMs: expected more than 0, got ${timeoutMs}`);
+    }
+    for (const [name, value, least] of [
+      ['retries', retries, 0],
+      ['connections', connections, 1],
+    ] as const) {
+      if (!Number.isSafeInteger(value) || value < least) {
+        throw new InvalidInputError(
+          `${name}: expected a whole number of ${least} or more, got ${value}`,
+        );
+      }
+    }
     if (urls.length === 0) throw new InvalidInputError('client: expected the URL of a server');
     this.#all = urls.map((url) => {
       let parsed: URL;
@@ -101,13 +115,13 @@ export class Endpoints {
     return this.#all.map(({ url }) => url);
   }
 
-  /** Servers in the order to ask them: those that rest come last. */
-  #order(): Endpoint[] {
+  /** The server to ask: one that is well, else the one whose rest ends first; those that were not tried first. */
+  #next(start: number, tried: ReadonlySet<Endpoint>): Endpoint {
     const now = performance.now();
-    const start = this.#options.strategy === 'spread' ? this.#turn++ % this.#all.length : 0;
+    const rank = (endpoint: Endpoint): number =>
+      (tried.has(endpoint) ? 1e12 : 0) + Math.max(0, endpoint.restUntil - now);
     const turned = [...this.#all.slice(start), ...this.#all.slice(0, start)];
-    const well = turned.filter(({ restUntil }) => restUntil <= now);
-    return [...well, ...turned.filter(({ restUntil }) => restUntil > now)];
+    return turned.reduce((best, endpoint) => (rank(endpoint) < rank(best) ? endpoint : best));
   }
 
   /**
@@ -121,25 +135,32 @@ export class Endpoints {
     const deadline = performance.now() + timeoutMs;
     const late = AbortSignal.timeout(Math.min(Math.ceil(timeoutMs), 0x7fffffff));
     const signal = request.signal ? AbortSignal.any([request.signal, late]) : late;
+    const start = this.#options.strategy === 'spread' ? this.#turn++ % this.#all.length : 0;
+    const tried = new Set<Endpoint>();
     let failure: unknown;
     for (let attempt = 0; attempt <= this.#options.retries; attempt++) {
-      if (attempt > 0) await this.#wait(attempt, deadline);
+      if (tried.size === this.#all.length) tried.clear();
+      const endpoint = this.#next(start, tried);
+      if (attempt > 0 && endpoint.restUntil > performance.now()) {
+        const ms = FIRST_WAIT_MS * 2 ** (attempt - 1) * (1 + Math.random());
+        await pause(Math.min(ms, deadline - performance.now()), signal);
+      }
       request.signal?.throwIfAborted();
       if (late.aborted || performance.now() >= deadline) throw tooLate(timeoutMs);
-      const endpoint = this.#order()[0]!;
+      tried.add(endpoint);
       try {
         const answer = await this.#once(endpoint, request, signal);
-        const isLast = attempt === this.#options.retries;
-        if (answer.status !== 503 || isLast) {
-          if (answer.status !== 503) endpoint.restMs = endpoint.restUntil = 0;
+        if (answer.status !== 503) {
+          endpoint.restMs = endpoint.restUntil = 0;
           return answer;
         }
         this.#rest(endpoint);
-        failure = undefined;
+        if (attempt === this.#options.retries) return answer;
       } catch (error) {
         if (request.signal?.aborted) throw request.signal.reason;
-        if (late.aborted) throw tooLate(timeoutMs);
+        // One that does not answer in time is not asked first again either.
         this.#rest(endpoint);
+        if (late.aborted) throw tooLate(timeoutMs);
         failure = error;
         if (!neverArrived(error) && !request.repeatable) break;
       }
@@ -150,17 +171,12 @@ export class Endpoints {
     );
   }
 
+  /** Once for all the requests that fail at the same time. */
   #rest(endpoint: Endpoint): void {
-    endpoint.restMs = Math.min(LAST_REST_MS, Math.max(FIRST_REST_MS, endpoint.restMs * 2));
-    endpoint.restUntil = performance.now() + endpoint.restMs;
-  }
-
-  async #wait(attempt: number, deadline: number): Promise<void> {
     const now = performance.now();
-    // Another server that is well is asked at once.
-    if (this.#order()[0]!.restUntil <= now) return;
-    const ms = FIRST_WAIT_MS * 2 ** (attempt - 1) * (1 + Math.random());
-    await new Promise((resolve) => setTimeout(resolve, Math.min(ms, Math.max(0, deadline - now))));
+    if (endpoint.restUntil > now) return;
+    endpoint.restMs = Math.min(LAST_REST_MS, Math.max(FIRST_REST_MS, endpoint.restMs * 2));
+    endpoint.restUntil = now + endpoint.restMs;
   }
 
   async #once({ pool, prefix }: Endpoint, request: Asked, signal: AbortSignal): Promise<Answered> {
@@ -195,6 +211,20 @@ export class Endpoints {
   async close(): Promise<void> {
     await Promise.all(this.#all.map(({ pool }) => pool.destroy()));
   }
+}
+
+/** Ends early when the signal aborts. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (!(ms > 0) || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done, { once: true });
+  });
 }
 
 function tooLate(timeoutMs: number): TimeoutError {

@@ -20,6 +20,7 @@ export class SharedRegion {
   /** Free spans, by their offset; neighbours are joined. */
   #free: Span[];
   #closed = false;
+  #unlinked = false;
 
   /** Throws an error of the system's where there is no shared memory. */
   constructor(bytes: number) {
@@ -42,9 +43,14 @@ export class SharedRegion {
     const { offset } = span;
     if (span.bytes === size) this.#free.splice(index, 1);
     else this.#free[index] = { offset: offset + size, bytes: span.bytes - size };
-    let at = 0;
-    while (at < bytes.length) {
-      at += writeSync(this.#file, bytes, at, bytes.length - at, offset + at);
+    try {
+      for (let at = 0; at < bytes.length;) {
+        at += writeSync(this.#file, bytes, at, bytes.length - at, offset + at);
+      }
+    } catch {
+      // The system has less memory for it than it promised: what does not fit is sent.
+      this.release(offset, bytes.length);
+      return undefined;
     }
     return offset;
   }
@@ -63,10 +69,17 @@ export class SharedRegion {
     this.#free = joined;
   }
 
+  /** Takes the name away: who has it mapped keeps it, and nothing is left behind when this process ends. */
+  unlink(): void {
+    if (this.#unlinked) return;
+    this.#unlinked = true;
+    unlinkSync(`${FOLDER}/${this.name}`);
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.unlink();
     closeSync(this.#file);
-    unlinkSync(`${FOLDER}/${this.name}`);
   }
 }

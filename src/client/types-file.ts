@@ -12,7 +12,7 @@ function fields(tensors: readonly TensorMetadata[], indent: string): string {
   return tensors
     .map(({ name, datatype, shape }) => {
       const dtype = dtypeOfName(datatype, name);
-      const dims = shape.map((dim) => (dim < 0 ? '?' : String(dim))).join(', ');
+      const dims = shape.map((dim) => (Number(dim) < 0 ? '?' : String(Number(dim)))).join(', ');
       return `${indent}/** ${datatype} [${dims}] */\n${indent}${key(name)}: Tensor<'${dtype}'>;\n`;
     })
     .join('');
@@ -24,6 +24,8 @@ function fields(tensors: readonly TensorMetadata[], indent: string): string {
  * @param from where the metadata is from, for the comment
  */
 export function typesFile(models: readonly ModelMetadata[], from: string): string {
+  // Without user and password.
+  const shown = from.replace(/^(\w+:\/\/)[^/@]*@/, '$1').replace(/[\r\n]/g, ' ');
   const sorted = [...models].sort((a, b) => (a.name < b.name ? -1 : 1));
   const members = sorted.map(
     ({ name, inputs, outputs }) =>
@@ -31,7 +33,7 @@ export function typesFile(models: readonly ModelMetadata[], from: string): strin
       `    outputs: {\n${fields(outputs, '      ')}    };\n  };\n`,
   );
   return (
-    `// Written by "tercel client types ${from}": do not edit.\nimport type { Tensor } from 'tercel';\n\n` +
+    `// Written by "tercel client types ${shown}": do not edit.\nimport type { Tensor } from 'tercel';\n\n` +
     `/** The models' inputs and outputs, for \`new Client<Models>(url)\`; ? is a dynamic dimension. */\n` +
     `export type Models = {\n${members.join('')}};\n`
   );

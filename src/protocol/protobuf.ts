@@ -82,6 +82,12 @@ export class ProtoReader {
     return this.#low;
   }
 
+  /** Whether any bit of it is set. */
+  rawBool(): boolean {
+    this.#varint();
+    return (this.#low | this.#high) !== 0;
+  }
+
   rawInt32(): number {
     this.#varint();
     return this.#low | 0;
@@ -171,6 +177,7 @@ export class ProtoReader {
   /** Calls `read` for each number of a repeated field, packed or not. */
   repeated(read: (reader: ProtoReader) => void): void {
     if (this.type !== LENGTH) {
+      this.#expect(VARINT);
       read(this);
       return;
     }
@@ -196,6 +203,16 @@ export class ProtoReader {
     else if (this.type === FIXED32) this.#take(4);
     else this.#fail(`wire type ${this.type}`);
   }
+}
+
+/** Of one kind in a message: more is nobody's request, and two bytes each would become an object each. */
+export const MOST_ENTRIES = 4096;
+/** Dimensions of a tensor. */
+export const MOST_DIMENSIONS = 64;
+
+/** Throws InvalidInputError for more than the most. */
+export function checkCount(count: number, most: number, what: string): void {
+  if (count > most) throw new InvalidInputError(`more than ${most} ${what}`);
 }
 
 /** Bytes of a number as a varint. */

@@ -5,6 +5,7 @@ import { InvalidInputError } from '../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
 import type { ValueMetadata } from '../types.js';
 import { checkSignature, isBase64, isObject, Printer } from './tfs.js';
+import { textOfBase64 } from './v2-tensors.js';
 
 /** The features of a classify or regress request, as the model's inputs. */
 export function decodeExamples(
@@ -42,7 +43,7 @@ export function tensorsOfExamples(
   examples: readonly ReadonlyMap<string, readonly unknown[]>[],
   inputs: readonly ValueMetadata[],
 ): Record<string, Tensor> {
-  const tensors: Record<string, Tensor> = {};
+  const tensors = Object.create(null) as Record<string, Tensor>;
   for (const { name, dtype, shape: declared } of inputs) {
     const rows = examples.map((features, i) => {
       const values = features.get(name);
@@ -89,10 +90,13 @@ function featureData(dtype: DType, values: readonly unknown[], name: string): Te
     );
   if (dtype === 'string') {
     return values.map((value) => {
-      if (isBase64(value)) return Buffer.from(value.b64, 'base64').toString('utf8');
+      if (isBase64(value)) return textOfBase64(value.b64, `feature "${name}"`);
       if (typeof value !== 'string') throw wrong(value);
       return value;
     });
+  }
+  if (dtype === 'float16' || dtype === 'bfloat16') {
+    throw new InvalidInputError(`feature "${name}": examples have no ${dtype}; ask with predict`);
   }
   const data = viewOf(dtype, new ArrayBuffer(values.length * bytesPerElement(dtype)));
   if (dtype === 'int64' || dtype === 'uint64') {
@@ -116,6 +120,11 @@ function featureData(dtype: DType, values: readonly unknown[], name: string): Te
   return data;
 }
 
+/** Of the floats, those whose values JavaScript reads as numbers on every Node. */
+function isFloat(dtype: DType): boolean {
+  return dtype === 'float32' || dtype === 'float64';
+}
+
 /** A class and its score. */
 export interface Scored {
   label: string;
@@ -133,9 +142,7 @@ export function classesOf(
   classNames: Readonly<Record<string, readonly string[]>>,
 ): Scored[][] {
   const outputs = Object.entries(values);
-  const found = outputs.find(
-    ([, { dtype, shape }]) => dtype.startsWith('float') && shape.length === 2,
-  );
+  const found = outputs.find(([, { dtype, shape }]) => isFloat(dtype) && shape.length === 2);
   if (!found) {
     throw new InvalidInputError(
       'the model cannot classify: no output has a float score for each class, [rows, classes]',
@@ -160,7 +167,7 @@ export function classesOf(
 export function regressionsOf(values: Readonly<Record<string, Tensor>>): Tensor {
   const found = Object.values(values).find(
     ({ dtype, shape }) =>
-      dtype.startsWith('float') && (shape.length === 1 || (shape.length === 2 && shape[1] === 1)),
+      isFloat(dtype) && (shape.length === 1 || (shape.length === 2 && shape[1] === 1)),
   );
   if (!found) {
     throw new InvalidInputError('the model cannot regress: no output has one float a row');

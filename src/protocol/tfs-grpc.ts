@@ -9,9 +9,18 @@ import {
   type DType,
   type Tensor,
 } from '../tensor.js';
-import { ProtoReader, ProtoWriter, varintBytes, writeVarint } from './protobuf.js';
+import {
+  checkCount,
+  MOST_DIMENSIONS,
+  MOST_ENTRIES,
+  ProtoReader,
+  ProtoWriter,
+  varintBytes,
+  writeVarint,
+} from './protobuf.js';
 import { tfTypes } from './tfs-model.js';
 import { SIGNATURE, checkSignature } from './tfs.js';
+import { textOf } from './v2-tensors.js';
 
 const dtypeOfCode = new Map(
   Object.entries(tfTypes).map(([dtype, [, code]]) => [code, dtype as DType]),
@@ -80,6 +89,7 @@ function readShape(reader: ProtoReader, where: string): number[] {
         else dim.skip();
       }
       shape.push(size);
+      checkCount(shape.length, MOST_DIMENSIONS, `dimensions in ${where}`);
     } else if (reader.field === 3) {
       if (reader.bool()) throw new InvalidInputError(`${where}: a tensor of unknown rank`);
     } else reader.skip();
@@ -92,7 +102,7 @@ function readShape(reader: ProtoReader, where: string): number[] {
  *
  * Source: tensorflow/core/framework/tensor.proto.
  */
-function readTensor(message: Uint8Array, where: string): Tensor {
+function readTensor(message: Uint8Array, where: string, budget: Budget): Tensor {
   let code = 0;
   let shape: number[] = [];
   let content: Uint8Array | undefined;
@@ -122,23 +132,30 @@ function readTensor(message: Uint8Array, where: string): Tensor {
     const bytes = isAligned ? content : Uint8Array.prototype.slice.call(content);
     return { dtype, shape, data: viewOf(dtype, bytes.buffer, bytes.byteOffset, count) };
   }
-  return { dtype, shape, data: readValues(new ProtoReader(message), dtype, count, where) };
+  return { dtype, shape, data: readValues(new ProtoReader(message), dtype, count, where, budget) };
 }
 
-/** A tensor may name one value for all its elements: so much of that is believed. */
+/** Tensors may name one value for all their elements: of a message, so much of that is believed. */
 const MAX_FILLED_BYTES = 64 * 1024 * 1024;
+
+/** What is left of it. */
+interface Budget {
+  bytes: number;
+}
 
 function readValues(
   reader: ProtoReader,
   dtype: DType,
   count: number,
   where: string,
+  budget: Budget,
 ): DataByDType[DType] {
   const wanted = valueFields[dtype];
   const size = bytesPerElement(dtype);
-  if (count * Math.max(size, 8) > MAX_FILLED_BYTES) {
+  budget.bytes -= count * Math.max(size, 8);
+  if (budget.bytes < 0) {
     throw new InvalidInputError(
-      `${where}: ${count} elements as values; send what is larger than 64 MiB as tensor_content`,
+      `${where}: ${count} elements as values; send what is larger than 64 MiB together as tensor_content`,
     );
   }
   const strings: string[] = [];
@@ -158,7 +175,7 @@ function readValues(
       reader.skip();
     } else if (wanted === 8) {
       if (strings.length === count) room(count + 1);
-      strings.push(Buffer.from(reader.bytes()).toString('utf8'));
+      strings.push(textOf(reader.bytes(), where));
     } else if (wanted === 5 || wanted === 6) {
       const span = reader.fixed(wanted === 5 ? 4 : 8);
       room(span.length / size);
@@ -170,9 +187,14 @@ function readValues(
         if (wanted === 10) longs![filled++] = packed.rawInt64();
         else if (wanted === 17) longs![filled++] = packed.rawUint64();
         else {
-          const value = wanted === 16 ? packed.rawUint32() : packed.rawInt32();
-          numbers[filled] = wanted === 11 ? Number(value !== 0) : value;
-          if (wanted !== 11 && numbers[filled] !== value) {
+          const value =
+            wanted === 11
+              ? Number(packed.rawBool())
+              : wanted === 16
+                ? packed.rawUint32()
+                : packed.rawInt32();
+          numbers[filled] = value;
+          if (numbers[filled] !== value) {
             throw new InvalidInputError(
               `${where}: element ${filled}, ${value}, does not fit ${dtype}`,
             );
@@ -189,8 +211,11 @@ function readValues(
     return strings;
   }
   if (got < count && got > 0) {
-    const last = bytes.slice((got - 1) * size, got * size);
-    for (let i = got; i < count; i++) bytes.set(last, i * size);
+    // Twice as much each time.
+    const from = (got - 1) * size;
+    for (let done = size; from + done < bytes.length; done *= 2) {
+      bytes.copyWithin(from + done, from, from + Math.min(done, bytes.length - from - done));
+    }
   }
   return data!;
 }
@@ -198,12 +223,17 @@ function readValues(
 /**
  * Reads a PredictRequest.
  *
+ * @param accept is told the model before any tensor is read; gives the inputs that it has, or throws
  * @throws InvalidInputError naming the input and what was expected
  */
-export function decodeGrpcPredict(message: Uint8Array): GrpcPredictRequest {
+export function decodeGrpcPredict(
+  message: Uint8Array,
+  accept?: (spec: ModelSpec) => readonly { name: string }[],
+): GrpcPredictRequest {
   const reader = new ProtoReader(message);
   let spec: ModelSpec = { model: '' };
-  const inputs = new Map<string, Tensor>();
+  // The last of a name counts.
+  const tensors = new Map<string, Uint8Array>();
   const outputs: string[] = [];
   while (reader.next()) {
     if (reader.field === 1) spec = readModelSpec(reader.message());
@@ -216,9 +246,23 @@ export function decodeGrpcPredict(message: Uint8Array): GrpcPredictRequest {
         else if (entry.field === 2) tensor = entry.bytes();
         else entry.skip();
       }
-      inputs.set(name, readTensor(tensor ?? new Uint8Array(0), `input "${name}"`));
-    } else if (reader.field === 3) outputs.push(reader.string());
-    else reader.skip();
+      tensors.set(name, tensor ?? new Uint8Array(0));
+      checkCount(tensors.size, MOST_ENTRIES, 'inputs');
+    } else if (reader.field === 3) {
+      outputs.push(reader.string());
+      checkCount(outputs.length, MOST_ENTRIES, 'outputs');
+    } else reader.skip();
+  }
+  const known = accept?.(spec);
+  const budget: Budget = { bytes: MAX_FILLED_BYTES };
+  const inputs = new Map<string, Tensor>();
+  for (const [name, tensor] of tensors) {
+    if (known && !known.some((input) => input.name === name)) {
+      throw new InvalidInputError(
+        `input "${name}" does not exist; the model has ${known.map((i) => `"${i.name}"`).join(', ')}`,
+      );
+    }
+    inputs.set(name, readTensor(tensor, `input "${name}"`, budget));
   }
   return {
     ...spec,
@@ -227,20 +271,25 @@ export function decodeGrpcPredict(message: Uint8Array): GrpcPredictRequest {
   };
 }
 
-/** Numbers as varints, packed: negative ones take ten bytes. */
+/** Numbers as varints, packed: negative ones take ten bytes, as 64-bit numbers do. */
 function packedInts(values: ArrayLike<number | bigint>): Uint8Array {
-  const wide = Array.from({ length: values.length }, (_, i) =>
-    BigInt.asUintN(64, BigInt(values[i]!)),
-  );
-  const out: number[] = [];
-  for (let rest of wide) {
-    while (rest >= 128n) {
-      out.push(Number(rest & 127n) | 128);
-      rest >>= 7n;
-    }
-    out.push(Number(rest));
+  let bytes = 0;
+  for (let i = 0; i < values.length; i++) {
+    bytes += values[i]! < 0 ? 10 : varintBytes(Number(values[i]!));
   }
-  return Uint8Array.from(out);
+  const out = new Uint8Array(bytes);
+  let at = 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
+    if (value >= 0 && value <= Number.MAX_SAFE_INTEGER) {
+      at = writeVarint(out, at, Number(value));
+      continue;
+    }
+    let rest = BigInt.asUintN(64, BigInt(value));
+    for (; rest >= 128n; rest >>= 7n) out[at++] = Number(rest & 127n) | 128;
+    out[at++] = Number(rest);
+  }
+  return out.subarray(0, at);
 }
 
 /** Numbers of 0 or more below 2^32, packed. */

@@ -13,6 +13,7 @@ import {
 import { InvalidInputError } from '../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
 import type { ValueMetadata } from '../types.js';
+import { textOfBase64 } from './v2-tensors.js';
 
 /** The one signature that an ONNX model has. */
 export const SIGNATURE = 'serving_default';
@@ -101,19 +102,25 @@ function addPiece(
   }
 }
 
+/** Of lists in lists. */
+const MAX_RANK = 32;
+
 /** Strings, nested in any way of one length at each depth. */
 function strings(value: unknown, where: string): { shape: number[]; data: string[] } {
   const data: string[] = [];
-  const walk = (item: unknown): number[] => {
+  const walk = (item: unknown, depth = 0): number[] => {
     if (Array.isArray(item)) {
-      const shapes = item.map(walk);
+      if (depth === MAX_RANK) {
+        throw new InvalidInputError(`${where}: lists are nested more than ${MAX_RANK} deep`);
+      }
+      const shapes = item.map((each) => walk(each, depth + 1));
       const [first = []] = shapes;
       if (shapes.some((shape) => shape.join() !== first.join())) {
         throw new InvalidInputError(`${where}: lists at one depth have different lengths`);
       }
       return [item.length, ...first];
     }
-    if (isBase64(item)) data.push(Buffer.from(item.b64, 'base64').toString('utf8'));
+    if (isBase64(item)) data.push(textOfBase64(item.b64, where));
     else if (typeof item === 'string') data.push(item);
     else {
       throw new InvalidInputError(
@@ -229,7 +236,7 @@ export function decodePredict(json: CarvedJson, inputs: readonly ValueMetadata[]
     const tensor = tensorOfRows(json, rows, dtype, `input "${name}"`);
     return { inputs: { [name]: tensor }, byRows: true };
   }
-  const tensors: Record<string, Tensor> = {};
+  const tensors = Object.create(null) as Record<string, Tensor>;
   for (const name of Object.keys(first)) {
     const { dtype } = inputNamed(inputs, name);
     const values = rows.map((row, i) => {

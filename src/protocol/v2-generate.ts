@@ -3,7 +3,8 @@
 //
 // Source: Triton's "Generate Extension".
 import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, viewOf, type DType, type Tensor } from '../tensor.js';
+import { JsonPrinter, printJson } from '../engine/json.js';
+import { bytesPerElement, viewOf, type DType, type Tensor, type Value } from '../tensor.js';
 import type { ValueMetadata } from '../types.js';
 import { datatypeOf } from './v2-tensors.js';
 import { schedulingOf, type Parameters } from './v2-request.js';
@@ -84,7 +85,7 @@ export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]):
   }
   // A model may have inputs of these names itself.
   const all: Record<string, unknown> = { ...(parameters as Parameters), ...fields };
-  const tensors: Record<string, Tensor> = {};
+  const tensors = Object.create(null) as Record<string, Tensor>;
   for (const input of inputs) {
     if (!Object.hasOwn(all, input.name)) {
       if (input.kind === 'optional') continue;
@@ -113,37 +114,42 @@ export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]):
   };
 }
 
-/** A JSON value of a tensor: what is one element stands alone. */
-function plain(name: string, { dtype, data }: Tensor): unknown {
-  if (dtype === 'float16' || dtype === 'bfloat16') {
-    throw new InvalidInputError(`output "${name}": ${datatypeOf(dtype)} has no JSON form`);
-  }
-  const values = Array.from(data as ArrayLike<unknown>, (value) => {
-    if (dtype === 'bool') return value !== 0;
-    if (typeof value !== 'bigint') return value;
-    // JSON numbers of JavaScript end there; what is larger travels as text rather than rounded.
-    return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
-  });
-  return values.length === 1 ? values[0] : values;
-}
-
-/** A generate response: outputs beside the model's name and version. */
+/**
+ * A generate response: outputs beside the model's name and version; what is one element stands alone.
+ *
+ * @throws InvalidInputError for an output that JSON cannot say
+ */
 export function encodeGenerate(
   model: { name: string; version: string },
   id: string | undefined,
-  values: Readonly<Record<string, Tensor>>,
-): string {
-  return JSON.stringify({
+  values: Readonly<Record<string, Value>>,
+): Buffer {
+  const printer = new JsonPrinter();
+  const tensors: Tensor[] = [];
+  const outputs = Object.entries(values).map(([name, value]) => {
+    if (value === null || Array.isArray(value) || value instanceof Map) {
+      throw new InvalidInputError(`output "${name}" is no tensor`);
+    }
+    const { dtype, data } = value;
+    if (dtype === 'string') return [name, data.length === 1 ? (data as string[])[0] : data];
+    if (dtype === 'float16' || dtype === 'bfloat16') {
+      throw new InvalidInputError(`output "${name}": ${datatypeOf(dtype)} has no JSON form`);
+    }
+    // Flat, or a number that stands alone.
+    const count = (data as Float32Array).length;
+    tensors.push({ dtype, shape: count === 1 ? [] : [count], data });
+    return [name, printer.place(`output "${name}"`)];
+  });
+  const template = printer.template({
     ...(id !== undefined && { id }),
     model_name: model.name,
     model_version: model.version,
-    ...Object.fromEntries(
-      Object.entries(values).map(([name, tensor]) => [name, plain(name, tensor)]),
-    ),
+    ...Object.fromEntries(outputs),
   });
+  return printJson(template, tensors, false, true);
 }
 
 /** One server-sent event. */
-export function event(data: string): string {
-  return `data: ${data}\n\n`;
+export function event(data: Buffer): string {
+  return `data: ${data.toString()}\n\n`;
 }

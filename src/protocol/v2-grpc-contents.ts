@@ -3,7 +3,7 @@
 import { InvalidInputError } from '../errors.js';
 import { bytesPerElement, viewOf, type DataByDType, type DType } from '../tensor.js';
 import type { ProtoReader } from './protobuf.js';
-import { datatypeOf } from './v2-tensors.js';
+import { datatypeOf, textOf } from './v2-tensors.js';
 
 const contentsFields: Readonly<Record<DType, number>> = {
   bool: 1,
@@ -70,7 +70,7 @@ export function elementsFromContents(
       reader.skip();
     } else if (field === 8) {
       if (strings.length === count) tooMany();
-      strings.push(Buffer.from(reader.bytes()).toString('utf8'));
+      strings.push(textOf(reader.bytes(), where));
     } else if (field === 6 || field === 7) {
       const span = reader.fixed(field === 6 ? 4 : 8);
       if (filled + span.length / size > count) tooMany();
@@ -81,7 +81,7 @@ export function elementsFromContents(
         if (filled === count) tooMany();
         if (field === 3) longs![filled++] = packed.rawInt64();
         else if (field === 5) longs![filled++] = packed.rawUint64();
-        else if (field === 1) numbers![filled++] = packed.rawUint32() === 0 ? 0 : 1;
+        else if (field === 1) numbers![filled++] = packed.rawBool() ? 1 : 0;
         else {
           const value = field === 2 ? packed.rawInt32() : packed.rawUint32();
           if (value < range![0] || value > range![1]) {

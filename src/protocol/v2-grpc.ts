@@ -10,7 +10,16 @@ import {
   type Value,
 } from '../tensor.js';
 import { elementsFromContents } from './v2-grpc-contents.js';
-import { LENGTH, ProtoReader, ProtoWriter, varintBytes, writeVarint } from './protobuf.js';
+import {
+  checkCount,
+  LENGTH,
+  MOST_DIMENSIONS,
+  MOST_ENTRIES,
+  ProtoReader,
+  ProtoWriter,
+  varintBytes,
+  writeVarint,
+} from './protobuf.js';
 import {
   answerOutputs,
   elementsInSpan,
@@ -59,6 +68,7 @@ function readEntry(reader: ProtoReader, into: Map<string, unknown>): void {
     else reader.skip();
   }
   into.set(key, value);
+  checkCount(into.size, MOST_ENTRIES, 'parameters');
 }
 
 /** Not a plain assignment: a key is the client's, and may be "__proto__". */
@@ -86,10 +96,16 @@ function readInput(reader: ProtoReader): NamedInput {
     if (reader.field === 1) input.name = reader.string();
     else if (reader.field === 2) input.datatype = reader.string();
     else if (reader.field === 3) {
-      reader.repeated((numbers) => input.shape.push(numbers.rawSafeInt64()));
+      reader.repeated((numbers) => {
+        input.shape.push(numbers.rawSafeInt64());
+        checkCount(input.shape.length, MOST_DIMENSIONS, 'dimensions in a shape');
+      });
     } else if (reader.field === 4) readEntry(reader.message(), input.parameters);
-    else if (reader.field === 5) input.contents = reader.message();
-    else reader.skip();
+    else if (reader.field === 5) {
+      // Protocol buffers would merge them; no client writes two.
+      if (input.contents) throw new InvalidInputError(`input "${input.name}": contents twice`);
+      input.contents = reader.message();
+    } else reader.skip();
   }
   return input;
 }
@@ -114,6 +130,8 @@ interface CutRequest {
   raw: Uint8Array[];
 }
 
+const NO_BYTES = new Uint8Array(0);
+
 /** Longer heads are not worth keeping. */
 const MAX_HEAD_BYTES = 2048;
 
@@ -130,6 +148,7 @@ export function cutInferRequest(message: Buffer): CutRequest {
     if (reader.field === 7 && reader.type === LENGTH) {
       if (raw.length === 0) head = from;
       raw.push(reader.bytes());
+      checkCount(raw.length, MOST_ENTRIES, 'raw_input_contents');
     } else {
       if (raw.length > 0) ordered = false;
       if (reader.field === 3 && reader.type === LENGTH) {
@@ -172,8 +191,10 @@ export function decodeGrpcInfer(message: Buffer, regions?: Regions): GrpcPlan {
     else if (reader.field === 2) version = reader.string();
     else if (reader.field === 3) id = reader.string();
     else if (reader.field === 4) readEntry(reader.message(), parameters);
-    else if (reader.field === 5) named.push(readInput(reader.message()));
-    else if (reader.field === 6) {
+    else if (reader.field === 5) {
+      named.push(readInput(reader.message()));
+      checkCount(named.length, MOST_ENTRIES, 'inputs');
+    } else if (reader.field === 6) {
       const output = { name: '', parameters: new Map<string, unknown>() };
       const fields = reader.message();
       while (fields.next()) {
@@ -182,10 +203,13 @@ export function decodeGrpcInfer(message: Buffer, regions?: Regions): GrpcPlan {
         else fields.skip();
       }
       wanted.push(output);
-    } else if (reader.field === 7) raw.push(reader.bytes());
-    else reader.skip();
+      checkCount(wanted.length, MOST_ENTRIES, 'outputs');
+    } else if (reader.field === 7) {
+      raw.push(reader.bytes());
+      checkCount(raw.length, MOST_ENTRIES, 'raw_input_contents');
+    } else reader.skip();
   }
-  const inputs: Record<string, Tensor> = {};
+  const inputs = Object.create(null) as Record<string, Tensor>;
   const rawInputs: GrpcPlan['rawInputs'][number][] = [];
   let next = 0;
   for (const { name, datatype, shape, parameters: own, contents } of named) {
@@ -278,10 +302,10 @@ export function plannedGrpcInputs(
   { rawInputs }: GrpcPlan,
   raw: readonly Uint8Array[],
 ): Record<string, Tensor> {
-  const inputs: Record<string, Tensor> = {};
+  const inputs = Object.create(null) as Record<string, Tensor>;
   for (let i = 0; i < rawInputs.length; i++) {
     const { name, dtype, shape } = rawInputs[i]!;
-    inputs[name] = { dtype, shape, data: raw[i]! };
+    inputs[name] = { dtype, shape, data: raw[i] ?? NO_BYTES };
   }
   return inputs;
 }
@@ -326,8 +350,6 @@ function sameShapes(
     )
   );
 }
-
-const NO_BYTES = new Uint8Array(0);
 
 /**
  * Writes a ModelInferResponse: tensors are copied into the message once.

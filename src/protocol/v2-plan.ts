@@ -89,7 +89,7 @@ export function plannedInputs(
   json: CarvedText | undefined,
   binary: Uint8Array,
 ): Record<string, Tensor> {
-  const inputs: Record<string, Tensor> = {};
+  const inputs = Object.create(null) as Record<string, Tensor>;
   for (const { name, dtype, shape, count, array, start, end } of plan.inputs) {
     const data =
       array === undefined

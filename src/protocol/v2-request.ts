@@ -242,6 +242,8 @@ function fixed(value: number): string {
   return Math.abs(value) < 1e21 ? value.toFixed(6) : `${BigInt(value)}.000000`;
 }
 
+const FEW = 32;
+
 /** Indices of the `most` highest of a row, highest first, the earlier of two that are equal; NaN last. */
 function highest(
   values: ArrayLike<number | bigint>,
@@ -253,6 +255,10 @@ function highest(
     const [x, y] = [values[start + a]!, values[start + b]!];
     return x > y || (y !== y && x === x);
   };
+  if (most > FEW) {
+    const all = Array.from({ length: count }, (_, i) => i);
+    return all.sort((a, b) => (above(a, b) ? -1 : above(b, a) ? 1 : a - b)).slice(0, most);
+  }
   // A few of many: insertion into a short list beats sorting the whole.
   const best: number[] = [];
   for (let i = 0; i < count; i++) {

@@ -38,6 +38,30 @@ export function dtypeOfName(name: unknown, where: string): DType {
   );
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** Bytes as a string tensor has them. Throws InvalidInputError: what is not UTF-8 would be changed. */
+export function textOf(bytes: Uint8Array, where: string): string {
+  try {
+    return utf8.decode(bytes);
+  } catch (cause) {
+    throw new InvalidInputError(
+      `${where}: ${bytes.length} bytes are not UTF-8, which strings are`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+/** The text of {"b64": "..."}. Throws InvalidInputError for what is no base64, and as textOf(). */
+export function textOfBase64(base64: string, where: string): string {
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(base64) || base64.length % 4 === 1) {
+    throw new InvalidInputError(`${where}: b64 holds what is no base64`);
+  }
+  return textOf(Buffer.from(base64, 'base64'), where);
+}
+
 /** BYTES: each element a uint32 little-endian length and its bytes. */
 export function stringsFromBinary(bytes: Uint8Array, count: number, where: string): string[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -56,7 +80,7 @@ export function stringsFromBinary(bytes: Uint8Array, count: number, where: strin
         `${where}: BYTES element ${i} says ${length} bytes, ${bytes.length - at} are left`,
       );
     }
-    strings.push(Buffer.from(bytes.buffer, bytes.byteOffset + at, length).toString('utf8'));
+    strings.push(textOf(bytes.subarray(at, at + length), where));
     at += length;
   }
   if (at !== bytes.length) {

@@ -171,7 +171,8 @@ export function decodeInferRequest(
   const parameters = parametersOf(json, 'request');
   const binaryByDefault = parameters['binary_data_output'] === true;
 
-  const inputs: Record<string, Tensor> = {};
+  // Without a prototype: a name is the client's, and may be "__proto__".
+  const inputs = Object.create(null) as Record<string, Tensor>;
   let at = 0;
   for (const [i, input] of listed.entries() as ArrayIterator<[number, unknown]>) {
     if (!isObject(input) || typeof input['name'] !== 'string') {

@@ -50,9 +50,15 @@ export function answerFor(error: unknown): { status: number; message: string } {
   return { status: statusCode ?? 500, message: 'internal error' };
 }
 
+/** It travels in a header, percent-encoded: a client's own long names in it would be too much for that. */
+const MAX_DETAILS = 2048;
+
 /** An error as a gRPC status. */
 export function grpcStatusFor(error: unknown): { code: number; details: string } {
   const { status, message } = answerFor(error);
-  if (error instanceof TercelError) return { code: grpcCodes[error.code], details: message };
-  return { code: grpcCodeOfStatus[status] ?? 13, details: message };
+  const cut = message.length > MAX_DETAILS ? `${message.slice(0, MAX_DETAILS)}...` : message;
+  // Half a surrogate pair has no encoding.
+  const details = cut.replace(/\p{Surrogate}/gu, '\ufffd');
+  if (error instanceof TercelError) return { code: grpcCodes[error.code], details };
+  return { code: grpcCodeOfStatus[status] ?? 13, details };
 }

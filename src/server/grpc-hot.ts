@@ -26,7 +26,6 @@ export type HotMethod = (
 ) => (() => void) | undefined;
 
 const PREFIX_BYTES = 5;
-const NOTHING = Buffer.alloc(0);
 const LONG_BYTES = 64 * 1024;
 const plainType = /^application\/grpc(\+proto)?$/;
 const timeout = /^(\d{1,8})([HMSmun])$/;
@@ -63,11 +62,13 @@ function ignore(): void {} // 'close' comes too
 /** One call on its stream. */
 class HotCall implements CallReply {
   readonly #stream: ServerHttp2Stream;
+  readonly #limitBytes: number;
   #over = false;
   end: (() => void) | undefined;
 
-  constructor(stream: ServerHttp2Stream) {
+  constructor(stream: ServerHttp2Stream, limitBytes: number) {
     this.#stream = stream;
+    this.#limitBytes = limitBytes;
   }
 
   get over(): boolean {
@@ -76,6 +77,10 @@ class HotCall implements CallReply {
 
   answer(response: Buffer): void {
     if (this.#over) return;
+    if (response.length > this.#limitBytes) {
+      this.fail(tooLarge('answer', response.length, this.#limitBytes));
+      return;
+    }
     this.#over = true;
     const stream = this.#stream;
     if (stream.destroyed || stream.closed) return;
@@ -123,45 +128,46 @@ function take(
   deadline: number,
   limitBytes: number,
 ): void {
-  const call = new HotCall(stream);
-  let body: Buffer = NOTHING;
+  const call = new HotCall(stream, limitBytes);
+  // What has come, and nothing reserved for what is only announced.
+  const chunks: Buffer[] = [];
   let filled = 0;
+  let announced = -1;
   stream.on('error', ignore);
   stream.on('close', call.closed);
   stream.on('data', (chunk: Buffer) => {
     if (call.over) return;
-    if (filled < PREFIX_BYTES) {
-      // Most messages are there at once, and stay where they are.
-      body = filled === 0 ? chunk : Buffer.concat([body, chunk]);
-      filled = body.length;
-      if (filled < PREFIX_BYTES) return;
-      const bytes = PREFIX_BYTES + body.readUInt32BE(1);
-      if (bytes - PREFIX_BYTES > limitBytes) {
-        const text = `the message has ${bytes - PREFIX_BYTES} bytes, the limit is ${limitBytes}`;
-        call.fail(new HttpError(413, text));
-      } else if (bytes > filled) {
-        const whole = Buffer.allocUnsafeSlow(bytes);
-        whole.set(body);
-        body = whole;
-      }
-    } else {
-      if (chunk.length <= body.length - filled) body.set(chunk, filled);
-      filled += chunk.length;
-    }
+    chunks.push(chunk);
+    filled += chunk.length;
+    if (announced < 0 && filled >= PREFIX_BYTES) announced = prefixOf(chunks).readUInt32BE(1);
+    const bytes = Math.max(announced, filled - PREFIX_BYTES);
+    if (bytes > limitBytes) call.fail(tooLarge('message', bytes, limitBytes));
   });
   stream.on('end', () => {
     if (call.over) return;
-    if (filled < PREFIX_BYTES || body[0] !== 0) {
-      call.fail(new HttpError(400, 'the call has no message that is not compressed'));
-      return;
+    try {
+      const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, filled);
+      if (filled < PREFIX_BYTES || body[0] !== 0) {
+        throw new HttpError(400, 'the call has no message that is not compressed');
+      }
+      if (filled !== PREFIX_BYTES + announced) {
+        const came = filled - PREFIX_BYTES;
+        throw new HttpError(400, `the message has ${came} bytes, its prefix says ${announced}`);
+      }
+      call.end = method(body.subarray(PREFIX_BYTES), deadline, call);
+    } catch (error) {
+      call.fail(error);
     }
-    if (filled !== PREFIX_BYTES + body.readUInt32BE(1)) {
-      const text = `the message has ${filled - PREFIX_BYTES} bytes, its prefix says ${body.readUInt32BE(1)}`;
-      call.fail(new HttpError(400, text));
-      return;
-    }
-    call.end = method(body.subarray(PREFIX_BYTES), deadline, call);
   });
+}
+
+/** The first bytes of a message, however they came. */
+function prefixOf(chunks: readonly Buffer[]): Buffer {
+  return chunks[0]!.length >= PREFIX_BYTES ? chunks[0]! : Buffer.concat(chunks);
+}
+
+function tooLarge(what: string, bytes: number, limitBytes: number): HttpError {
+  return new HttpError(413, `the ${what} has ${bytes} bytes, the limit is ${limitBytes}`);
 }
 
 /**
@@ -172,7 +178,7 @@ function take(
  */
 export function answerBelow(
   transport: Server,
-  methods: Readonly<Record<string, HotMethod>>,
+  methods: ReadonlyMap<string, HotMethod>,
   limitBytes: number,
 ): void {
   const { http2Servers } = transport as unknown as { http2Servers?: Map<EventEmitter, unknown> };
@@ -185,7 +191,7 @@ export function answerBelow(
     hooked.add(server);
     server.removeListener('stream', theirs);
     server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
-      const method = methods[headers[':path'] as string];
+      const method = methods.get(headers[':path'] as string);
       const deadline = method && deadlineOf(headers['grpc-timeout']);
       const isPlain =
         deadline !== undefined &&

@@ -162,11 +162,12 @@ export class GrpcInfer {
       if (answers.length === 0 && ended) {
         over = true;
         call.end();
-      } else if (answers.length < MAX_STREAMED && call.isPaused()) {
+      } else if (answers.length < MAX_STREAMED && !draining && call.isPaused()) {
         call.resume();
       }
     };
     call.on('data', (message: Buffer) => {
+      if (over) return;
       const answer: (typeof answers)[number] = {};
       answers.push(answer);
       const settle = (response: Buffer): void => {
@@ -181,7 +182,7 @@ export class GrpcInfer {
         (error, id) => settle(encodeStreamError(answerFor(error).message, id)),
       );
       if (answer.run) running.add(answer.run);
-      if (answers.length >= MAX_STREAMED) call.pause();
+      if (answers.length >= MAX_STREAMED || draining) call.pause();
     });
     call.on('end', () => {
       ended = true;

@@ -19,7 +19,7 @@ export class GrpcServer {
   readonly transport: Server;
   readonly #addresses = new Set<string>();
   readonly #onClose: (() => void)[] = [];
-  readonly #hot: Record<string, HotMethod> = {};
+  readonly #hot = new Map<string, HotMethod>();
   readonly #limitBytes: number;
   #open = true;
 
@@ -45,7 +45,7 @@ export class GrpcServer {
    * @internal
    */
   addHot(path: string, method: HotMethod): void {
-    this.#hot[path] = method;
+    this.#hot.set(path, method);
   }
 
   /** @internal */

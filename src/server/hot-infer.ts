@@ -83,8 +83,9 @@ function decode(text: string): string | undefined {
 }
 
 export class HotInfer {
-  /** Off while Fastify has anything to add. */
-  enabled = true;
+  /** Requests are to be seen where Fastify sees them, for now. */
+  paused = false;
+  #on = true;
   /** Requests answered. */
   answered = 0;
   readonly #engine: Engine;
@@ -96,6 +97,15 @@ export class HotInfer {
   constructor(engine: Engine, regions?: Regions) {
     this.#engine = engine;
     this.#regions = regions;
+  }
+
+  /** Off where Fastify has anything to add. */
+  get enabled(): boolean {
+    return this.#on && !this.paused;
+  }
+
+  set enabled(on: boolean) {
+    this.#on = on;
   }
 
   /** What a path names; null where it is not one of infer requests. */

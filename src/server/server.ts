@@ -112,17 +112,6 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   );
 
   logRequests(app, logging);
-  let wasHot = false;
-  logging.onChange(() => {
-    // Requests are logged where Fastify sees them.
-    if (logging.verbose) {
-      wasHot ||= hot.enabled;
-      hot.enabled = false;
-    } else if (wasHot) {
-      wasHot = false;
-      hot.enabled = true;
-    }
-  });
   app.addHook('onClose', (_app, done) => {
     if (options.allowSharedMemory === true) memory?.unregister();
     done();
@@ -182,6 +171,12 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     addLoggingRoutes(scope, logging);
   });
   yieldToHooks(app, hot);
+  // Requests are logged where Fastify sees them.
+  const yieldToLog = (): void => {
+    hot.paused = logging.verbose;
+  };
+  logging.onChange(yieldToLog);
+  yieldToLog();
   app.decorate('hotRequests', { getter: () => hot.answered });
   return app;
 }

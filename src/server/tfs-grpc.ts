@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
 import type { Engine, Servable } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
+import { textOf } from '../protocol/v2-tensors.js';
 import { decodeGrpcPredict, encodeGrpcPredict } from '../protocol/tfs-grpc.js';
 import { signatureDefs } from '../protocol/tfs-model.js';
 import { classesOf, regressionsOf, tensorsOfExamples } from '../protocol/tfs-examples.js';
@@ -64,7 +65,7 @@ function examplesOf(request: Fields): Map<string, unknown[]>[] {
       return [
         name,
         kind === 'bytes_list'
-          ? (values as Buffer[]).map((bytes) => Buffer.from(bytes).toString('utf8'))
+          ? (values as Buffer[]).map((bytes) => textOf(bytes, `feature "${name}"`))
           : values,
       ];
     });
@@ -177,7 +178,10 @@ export function createTfsGrpcServer(
 
   server.add(inBytes(serviceOf(definition, PREDICTION), 'Predict'), {
     Predict: handler<Buffer, Buffer>(async (call) => {
-      const { inputs, outputs, ...spec } = decodeGrpcPredict(call.request);
+      const { inputs, outputs, ...spec } = decodeGrpcPredict(
+        call.request,
+        (named) => find(engine, named).model.inputs,
+      );
       const servable = find(engine, spec);
       return encodeGrpcPredict(servable, await run(call, servable, inputs, outputs));
     }),

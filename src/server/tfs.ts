@@ -12,7 +12,8 @@ import {
 } from '../protocol/tfs-examples.js';
 import { decodePredict, encodePredict } from '../protocol/tfs.js';
 import { tfMetadata, versionStatuses } from '../protocol/tfs-model.js';
-import type { Tensor } from '../tensor.js';
+import { InvalidInputError } from '../errors.js';
+import type { Tensor, Value } from '../tensor.js';
 import type { Arrivals } from './arrivals.js';
 import { readInferBody, type InferBody } from './body.js';
 import { indexOf } from './control.js';
@@ -40,7 +41,7 @@ export async function statusesOf(
 }
 
 /** Runs a model as a request of its own; outputs by name, in the model's order. */
-export function runServable(
+export async function runServable(
   { model, config }: Servable,
   inputs: Record<string, Tensor>,
   how: {
@@ -51,13 +52,21 @@ export function runServable(
   },
 ): Promise<Record<string, Tensor>> {
   const { signal, concurrent, timeoutMs, outputs } = how;
-  return model.run(inputs, {
+  const values = await model.run<Record<string, Value>>(inputs, {
     ...withDefaults(config, timeoutMs === undefined ? {} : { timeoutMs }),
     ...(outputs && { outputs }),
     signal,
     results: 'shared',
     concurrent,
   });
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null || Array.isArray(value) || value instanceof Map) {
+      throw new InvalidInputError(
+        `output "${name}" is no tensor; TensorFlow Serving's protocol carries tensors only`,
+      );
+    }
+  }
+  return values as Record<string, Tensor>;
 }
 
 /** predict, classify, regress; status and metadata. */
@@ -71,7 +80,7 @@ export function addTfsRoutes(
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (request: FastifyRequest, payload: IncomingMessage) =>
     readInferBody(request, payload, bodyLimit, (text) =>
-      parseCarved(text, request.url.includes(':predict') ? 'rows' : 'tensors'),
+      parseCarved(text, verbOf(request.params as Params).verb === 'predict' ? 'rows' : 'tensors'),
     ),
   );
   const answer = (reply: FastifyReply, body: Buffer): FastifyReply =>

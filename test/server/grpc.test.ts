@@ -200,6 +200,87 @@ describe('ModelInfer', () => {
     });
   });
 
+  it('survives paths that are no methods but of every object', async () => {
+    for (const path of ['__proto__', 'constructor', 'toString']) {
+      await new Promise<void>((resolve) => {
+        const session = http2.connect(`http://127.0.0.1:${port}`);
+        session.on('error', () => {});
+        const stream = session.request({
+          ':method': 'POST',
+          ':scheme': 'ftp', // which lets a path begin with anything
+          ':path': path,
+          'content-type': 'application/grpc',
+        });
+        stream.on('error', () => {});
+        stream.on('close', () => {
+          session.close();
+          resolve();
+        });
+        stream.end(Buffer.alloc(5));
+        setTimeout(() => stream.close(), 200);
+      });
+    }
+    expect(floats(await call('ModelInfer', echo([1])))).toEqual([1]);
+  });
+
+  it('refuses messages of more entries than anybody means, at once', async () => {
+    for (const entry of ['2a00', '3a00', '32030a0179']) {
+      const message = Buffer.from(entry.repeat(150_000), 'hex');
+      const start = performance.now();
+      const answer = await raw([frame(message)]);
+      expect([answer.code, answer.message]).toEqual([
+        '3',
+        expect.stringContaining('more than 4096'),
+      ]);
+      expect(performance.now() - start).toBeLessThan(2000);
+    }
+  });
+
+  it('answers in a header of its size, whatever a name is', async () => {
+    const answer = await call('ModelInfer', {
+      ...echo([1]),
+      model_name: 'm'.repeat(300_000),
+    }).catch((error: grpc.ServiceError) => error);
+    expect(answer).toMatchObject({ code: grpc.status.NOT_FOUND });
+    expect((answer as grpc.ServiceError).details.length).toBeLessThan(3000);
+    // The connection lives on.
+    expect(floats(await call('ModelInfer', echo([2])))).toEqual([2]);
+  });
+
+  it('says the same twice of an input without elements and without contents', async () => {
+    const request = { ...echo([]), inputs: [{ name: 'x', datatype: 'FP32', shape: [0, 1] }] };
+    for (let i = 0; i < 3; i++) {
+      for (const raw_input_contents of [[], [Buffer.alloc(0)]]) {
+        const answer = await call('ModelInfer', { ...request, raw_input_contents });
+        expect(floats(answer)).toEqual([]);
+      }
+    }
+  });
+
+  it('refuses an input of a name that every object has', async () => {
+    const [x] = echo([1])['inputs'] as Fields[];
+    for (const name of ['__proto__', 'constructor']) {
+      const request = { ...echo([1]), inputs: [x, { ...x, name }] };
+      const data = Buffer.alloc(4);
+      await expect(
+        call('ModelInfer', { ...request, raw_input_contents: [data, data] }),
+      ).rejects.toMatchObject({ details: expect.stringContaining(`"${name}" does not exist`) });
+    }
+  });
+
+  it('finds the highest of many quickly', async () => {
+    const count = 200_000;
+    const many = echo(Array.from({ length: count }, (_, i) => i));
+    const start = performance.now();
+    const answer = await call('ModelInfer', {
+      ...many,
+      outputs: [{ name: 'y', parameters: { classification: { int64_param: 10_000 } } }],
+    });
+    const [bytes] = answer['raw_output_contents'] as [Buffer];
+    expect(bytes.subarray(4, 4 + bytes.readUInt32LE(0)).toString()).toBe('199999.000000:199999');
+    expect(performance.now() - start).toBeLessThan(3000);
+  });
+
   it('ends a run whose deadline passes or whose client gives up, and nobody else', async () => {
     await expect(
       call('ModelInfer', slowly(10_000_000n), { deadline: Date.now() + 100 }),

@@ -388,6 +388,11 @@ describe('what is wrong', () => {
       'binary_data_size is 8, 0 bytes are left',
     ],
     ['a wrong id', { id: 5, inputs: [tensor] }, 'id must be a string'],
+    [
+      'an input of a name that every object has',
+      { inputs: [tensor, { ...tensor, name: '__proto__' }] },
+      'input "__proto__" does not exist',
+    ],
   ];
   it.each(cases)('%s', async (_name, body, message) => {
     const answer = await post('/v2/models/echo/infer', body);

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import grpc from '@grpc/grpc-js';
 import { createEngine, createServer, createTfsGrpcServer, type Engine } from 'tercel';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { identity, liar } from '../support/models.js';
+import { identity, zipMap } from '../support/models.js';
 
 let engine: Engine;
 let app: FastifyInstance;
@@ -14,7 +14,7 @@ beforeAll(async () => {
   await engine.load('longs', identity(7, ['n', 'm']));
   await engine.load('bytes', identity(8, ['n']));
   await engine.load('line', identity(1, ['n']));
-  await engine.load('liar', liar());
+  await engine.load('maps', zipMap());
   app = createServer(engine);
   await app.ready();
 });
@@ -54,10 +54,19 @@ it.each([
   ['echo:predict', '{"instances":[]}', 'one row or more'],
   ['longs:classify', '{"examples":[{"x":[1]}]}', 'cannot classify'],
   ['echo:regress', '{"examples":[{"x":[1,2]}]}', 'cannot regress'],
+  ['bytes:predict', '{"instances":[{"b64":"/9gAgA=="}]}', 'are not UTF-8'],
+  ['bytes:predict', '{"instances":[{"b64":"!!!"}]}', 'no base64'],
+  ['bytes:predict', `{"inputs":${'['.repeat(99)}"a"${']'.repeat(99)}}`, 'more than 32 deep'],
+  ['maps:predict', '{"inputs":[[1,2,3]]}', 'output "maps" is no tensor'],
+  ['maps:classify', '{"examples":[{"scores":[1,2,3]}]}', 'output "maps" is no tensor'],
 ])('%s refuses %s', async (path, body, message) => {
   const [status, text] = await post(path, body);
   expect(JSON.parse(text)).toEqual({ error: expect.stringContaining(message) as string });
   expect(status).toBe(400);
+});
+
+it('reads rows where the path is escaped', async () => {
+  expect(await post('line%3Apredict', '{"instances":[1]}')).toEqual([200, '{"predictions":[1]}']);
 });
 
 it('tells paths and verbs apart', async () => {
