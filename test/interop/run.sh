@@ -27,6 +27,6 @@ run() {
   "build/interop/$1/bin/python" -m pytest -q -p no:cacheprovider "test/interop/$2"
 }
 install triton
-for test in test_readme.py test_triton.py test_grpc.py test_kserve.py; do run triton "$test"; done
+for test in test_readme.py test_triton.py test_grpc.py test_kserve.py test_client.py; do run triton "$test"; done
 install tfs
 run tfs test_tfs.py
