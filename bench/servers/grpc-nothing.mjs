@@ -21,7 +21,6 @@ server.addService(
   },
   { ModelInfer: (_call, callback) => callback(null, answer) },
 );
-process.on('SIGINT', () => process.exit(0));
 server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => {
   if (error) throw error;
   console.log(port);

@@ -5,5 +5,4 @@ import { createEngine, createGrpcServer } from 'tercel';
 
 const engine = createEngine();
 await engine.load('model', process.argv[2]);
-process.on('SIGINT', () => process.exit(0));
 console.log(await createGrpcServer(engine).listen({ port: 0 }));

@@ -275,7 +275,8 @@ export function decodeGrpcInfer(message: Buffer, regions?: Regions): GrpcPlan {
     },
     wantsFinal: all['triton_enable_empty_final_response'] === true,
     // Only where every input is raw can another request be read by its head alone.
-    rawInputs: rawInputs.length === named.length ? rawInputs : [],
+    rawInputs:
+      rawInputs.length === named.length && !Object.hasOwn(inputs, '__proto__') ? rawInputs : [],
     response: undefined,
   };
 }
@@ -302,7 +303,7 @@ export function plannedGrpcInputs(
   { rawInputs }: GrpcPlan,
   raw: readonly Uint8Array[],
 ): Record<string, Tensor> {
-  const inputs = Object.create(null) as Record<string, Tensor>;
+  const inputs: Record<string, Tensor> = {}; // as v2-plan.ts has it
   for (let i = 0; i < rawInputs.length; i++) {
     const { name, dtype, shape } = rawInputs[i]!;
     inputs[name] = { dtype, shape, data: raw[i] ?? NO_BYTES };

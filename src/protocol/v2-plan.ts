@@ -52,7 +52,7 @@ export function planOnce(request: InferRequest): InferPlan {
  * as good. Undefined when the JSON carries strings or an id of its own.
  */
 export function planOf({ value }: CarvedJson, request: InferRequest): InferPlan | undefined {
-  if (request.id !== undefined) return undefined;
+  if (request.id !== undefined || Object.hasOwn(request.inputs, '__proto__')) return undefined;
   const listed = (
     value as { inputs: { name: string; data?: unknown; parameters?: Record<string, unknown> }[] }
   ).inputs;
@@ -89,7 +89,8 @@ export function plannedInputs(
   json: CarvedText | undefined,
   binary: Uint8Array,
 ): Record<string, Tensor> {
-  const inputs = Object.create(null) as Record<string, Tensor>;
+  // An object as usual: one without a prototype is a dictionary, which costs each request.
+  const inputs: Record<string, Tensor> = {};
   for (const { name, dtype, shape, count, array, start, end } of plan.inputs) {
     const data =
       array === undefined
