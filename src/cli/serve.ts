@@ -148,7 +148,9 @@ async function serve(flags: ServeFlags): Promise<void> {
 
 export function serveCommand(): Command {
   return new Command('serve')
-    .description('Serve the models of a repository by the Open Inference Protocol v2')
+    .description(
+      "Serve the models of a repository by the Open Inference Protocol v2 and TensorFlow Serving's",
+    )
     .requiredOption('--models <folder>', 'the repository: <name>/<version>/model.onnx')
     .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--http-port <port>', 'port of the REST endpoint; 0 picks one', whole(0, 65535), 8000)

@@ -86,7 +86,8 @@ export class GrpcServer {
       const insecure = grpc().ServerCredentials.createInsecure();
       this.transport.bindAsync(address, insecure, (error, bound) => {
         if (error) {
-          reject(error);
+          const reason = error.message.replace(/^.*errors: \[(.*)\]$/, '$1');
+          reject(new Error(`gRPC cannot listen at ${address}: ${reason}`, { cause: error }));
           return;
         }
         answerBelow(this.transport, this.#hot, this.#limitBytes);

@@ -311,6 +311,14 @@ describe('ModelInfer', () => {
   });
 });
 
+it('says where it cannot listen', async () => {
+  const second = createGrpcServer(engine);
+  await expect(second.listen({ port })).rejects.toThrow(
+    `gRPC cannot listen at 127.0.0.1:${port}: listen EADDRINUSE`,
+  );
+  await second.close();
+});
+
 describe('the control methods', () => {
   it('are for who has the token', async () => {
     const closed = createGrpcServer(engine, { adminToken: 'secret' });
