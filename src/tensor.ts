@@ -40,6 +40,11 @@ export interface Tensor<D extends DType = DType> {
 /** What a model's input or output can hold. Maps keep the order of the model. */
 export type Value = Tensor | Value[] | Map<string | bigint, unknown> | null;
 
+/** Whether a value is a tensor, rather than a sequence, a map or nothing. */
+export function isTensor(value: Value | undefined): value is Tensor {
+  return !!value && !Array.isArray(value) && !(value instanceof Map);
+}
+
 /** ONNX's codes (TensorProto.DataType), which the native core uses too. */
 export const dtypeCodes: Readonly<Record<DType, number>> = {
   float32: 1,

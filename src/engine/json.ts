@@ -233,6 +233,17 @@ const SHORT_BYTES = 64 * 1024;
 const MAX_SCRATCH_BYTES = 8 << 20;
 let scratch = Buffer.alloc(0);
 
+/** The most bytes that the printed template takes. */
+function boundOf(template: JsonTemplate, tensors: readonly Tensor[], nested: boolean): number {
+  let bound = template.bytes;
+  for (const { dtype, data, shape } of tensors) {
+    bound += nested
+      ? native.nestedBound(dtypeCodes[dtype], Float64Array.from(shape))
+      : native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
+  }
+  return bound;
+}
+
 /**
  * Prints the tensors into a template.
  *
@@ -248,12 +259,7 @@ export function printJson(
 ): Buffer {
   const { pieces, where } = template;
   if (tensors.length === 0) return pieces[0]!;
-  let bound = template.bytes;
-  for (const { dtype, data, shape } of tensors) {
-    bound += nested
-      ? native.nestedBound(dtypeCodes[dtype], Float64Array.from(shape))
-      : native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
-  }
+  const bound = boundOf(template, tensors, nested);
   const isShort = bound <= SHORT_BYTES;
   const out = isShort
     ? Buffer.allocUnsafe(bound)
@@ -298,10 +304,7 @@ export async function printJsonLater(
     (data as Float32Array).length >= LATER_FROM_ELEMENTS;
   if (!tensors.some(isLong)) return printJson(template, tensors, tokens);
   const { pieces, where } = template;
-  let bound = template.bytes;
-  for (const { dtype, data } of tensors) {
-    bound += native.jsonBound(dtypeCodes[dtype], (data as Float32Array).length);
-  }
+  const bound = boundOf(template, tensors, false);
   const out = Buffer.allocUnsafeSlow(bound);
   let at = pieces[0]!.copy(out);
   for (let i = 0; i < tensors.length; i++) {

@@ -4,7 +4,14 @@
 // Source: Triton's "Generate Extension".
 import { InvalidInputError } from '../errors.js';
 import { JsonPrinter, printJson } from '../engine/json.js';
-import { bytesPerElement, viewOf, type DType, type Tensor, type Value } from '../tensor.js';
+import {
+  bytesPerElement,
+  isTensor,
+  viewOf,
+  type DType,
+  type Tensor,
+  type Value,
+} from '../tensor.js';
 import type { ValueMetadata } from '../types.js';
 import { datatypeOf } from './v2-tensors.js';
 import { schedulingOf, type Parameters } from './v2-request.js';
@@ -127,7 +134,7 @@ export function encodeGenerate(
   const printer = new JsonPrinter();
   const tensors: Tensor[] = [];
   const outputs = Object.entries(values).map(([name, value]) => {
-    if (value === null || Array.isArray(value) || value instanceof Map) {
+    if (!isTensor(value)) {
       throw new InvalidInputError(`output "${name}" is no tensor`);
     }
     const { dtype, data } = value;

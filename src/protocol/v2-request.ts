@@ -4,7 +4,7 @@
 // Sources: the KServe project's "Open Inference Protocol (v2)"; Triton's "Parameters", "Schedule Policy",
 // "System Shared Memory" and "Classification" extension documents.
 import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, type DType, type Tensor, type Value } from '../tensor.js';
+import { bytesPerElement, isTensor, type DType, type Tensor, type Value } from '../tensor.js';
 import { bytesOf, datatypeOf, elementsFromBinary } from './v2-tensors.js';
 
 /** Parameters as plain values, whichever way they came. */
@@ -172,7 +172,7 @@ export function answerOutputs(
     Object.keys(values).map((name) => ({ name, binary: request.binaryByDefault }));
   return wanted.map(({ name, binary, span, classes }) => {
     const value = values[name];
-    if (!value || Array.isArray(value) || value instanceof Map) {
+    if (!isTensor(value)) {
       throw new InvalidInputError(
         `output "${name}" is no tensor; the protocol carries tensors only`,
       );

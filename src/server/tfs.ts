@@ -13,7 +13,7 @@ import {
 import { decodePredict, encodePredict } from '../protocol/tfs.js';
 import { tfMetadata, versionStatuses } from '../protocol/tfs-model.js';
 import { InvalidInputError } from '../errors.js';
-import type { Tensor, Value } from '../tensor.js';
+import { isTensor, type Tensor, type Value } from '../tensor.js';
 import type { Arrivals } from './arrivals.js';
 import { readInferBody, type InferBody } from './body.js';
 import { indexOf } from './control.js';
@@ -60,7 +60,7 @@ export async function runServable(
     concurrent,
   });
   for (const [name, value] of Object.entries(values)) {
-    if (value === null || Array.isArray(value) || value instanceof Map) {
+    if (!isTensor(value)) {
       throw new InvalidInputError(
         `output "${name}" is no tensor; TensorFlow Serving's protocol carries tensors only`,
       );
