@@ -7,6 +7,7 @@
 #include "clock.h"
 #include "closure.h"
 #include "describe.h"
+#include "json_tensor.h"
 #include "run_job.h"
 #include "tasks.h"
 
@@ -122,6 +123,30 @@ napi_value ModelHandle::Run(napi_env env, napi_callback_info info) {
   return self->Submit();
 }
 
+Status ModelHandle::ReadTexts() {
+  read_.resize(model_->inputs().size());
+  for (Argument& input : request_.inputs) {
+    if (!input.text) continue;
+    Ref<Lease>& lease = read_[input.index];
+    if (!lease || lease->bytes() < input.bytes) {
+      lease = Lease::Take(model_->runtime()->arena(), input.bytes);
+      if (!lease) return Status::Overload("no memory for " + std::to_string(input.bytes) + " bytes");
+    }
+    const std::string_view text(input.text + input.begin, input.end - input.begin);
+    size_t count = 0;
+    CountElements(input.dims, input.rank, &count);
+    Status status = ParseJsonTensor(text, input.begin, input.type(), NonFinite::kRefused, lease->data(),
+                                    count, OipDatatype(input.type()));
+    if (!status.ok()) {
+      return {status.code(),
+              "input \"" + model_->inputs()[input.index].name + "\": " + status.message()};
+    }
+    input.data = lease->data();
+    input.text = nullptr;
+  }
+  return {};
+}
+
 napi_value ModelHandle::RunHere() {
   napi_env env = env_->env();
   Model* const model = model_.get();
@@ -133,7 +158,8 @@ napi_value ModelHandle::RunHere() {
   owned_.clear();
   leases_.clear();
   fresh_values_ = false;
-  Status status;
+  Status status = ReadTexts();
+  if (!status.ok()) return env_->Throw(status);
   for (const Argument& input : request_.inputs) {
     const ValueInfo& info = model->inputs()[input.index];
     const OrtValue* value = nullptr;
@@ -339,6 +365,7 @@ napi_value ModelHandle::Submit() {
         env_.get(), std::move(staged), meta, [this](RunJob* job) { WriteRows(job); },
         request_.flags & kHold);
   }
+  if (Status read = ReadTexts(); !read.ok()) return env_->Throw(read);
   if (Ref<RunJob> spare = TakeSpare()) {
     spare->share_results = share_results;
     return SubmitJob(env_.get(), std::move(spare), meta);
@@ -522,6 +549,7 @@ void ModelHandle::DropCaches() {
   last_values_.clear();
   input_cache_.clear();
   output_cache_.clear();
+  read_.clear();
 }
 
 void ModelHandle::Abandon() {

@@ -75,6 +75,9 @@ class ModelHandle : public RefCounted<ModelHandle> {
     return ReadRequest(env_->env(), env_->meta(), *model_, args, count, &request_);
   }
   napi_value RunHere();
+  // Reads what is JSON still into memory that lasts until the next call: for whoever takes numbers
+  // only.
+  Status ReadTexts();
   // Writes the shape that the model declares into the output's argument; false where it says too
   // little.
   bool PredictShape(Request::Output* output) const;
@@ -131,6 +134,7 @@ class ModelHandle : public RefCounted<ModelHandle> {
   std::vector<CachedValue> output_cache_;
   std::vector<OrtPtr<OrtValue>> owned_;
   std::vector<Ref<Lease>> leases_;
+  std::vector<Ref<Lease>> read_;  // by input, what ReadTexts wrote last
   std::vector<const char*> input_names_;
   std::vector<const OrtValue*> input_values_;
   std::vector<const char*> output_names_;

@@ -75,10 +75,13 @@ Ref<RunJob> ModelHandle::Stage() {
   if (scheduler.in_flight() == 0 && !padded_) {
     // It may well run alone: what can be used in place is not copied then.
     for (const Argument& input : request_.inputs) {
+      if (input.text) continue;
       if (env_->runtime()->lease_table()->Find(input.data, input.bytes)) return nullptr;
       if (IsShared(env_->env(), input.js)) return nullptr;
     }
   }
+  // What is padded is copied row by row: it has to be numbers. What cannot be read is refused there.
+  if (padded_ && !ReadTexts().ok()) return nullptr;
   Ref<RunJob> job;
   if (staged_spares_.empty()) {
     job = Ref<RunJob>(new RunJob(Ref<ModelHandle>(this)));
@@ -113,6 +116,13 @@ void ModelHandle::WriteRows(RunJob* job) {
   for (size_t i = 0; i < request_.inputs.size(); ++i) {
     const Argument& input = request_.inputs[i];
     const Bucket::Value& value = job->bucket->inputs()[i];
+    if (input.text) {
+      UnreadInputs& unread = job->unread;
+      const size_t at = unread.text.size();
+      unread.text.append(input.text + input.begin, input.end - input.begin);
+      unread.inputs.push_back({i, at, unread.text.size(), input.begin});
+      continue;
+    }
     uint8_t* to = Bucket::RowAt(*job->block, value, job->first_row);
     if (padded_) {
       const std::vector<int64_t> padded(padded_dims_[i].begin(), padded_dims_[i].begin() + input.rank);

@@ -1,8 +1,10 @@
 #include "values.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "binding.h"
+#include "json_tensor.h"
 
 namespace tercel::addon {
 
@@ -94,8 +96,39 @@ Status ReadShape(MetaReader* meta, Argument* out) {
     }
     out->dims[i] = static_cast<int64_t>(dim);
   }
+  out->begin = out->end = 0;
+  if (out->dtype >= kJsonText) {
+    out->dtype -= kJsonText;
+    out->begin = static_cast<size_t>(std::max(0.0, meta->Next()));
+    out->end = static_cast<size_t>(std::max(0.0, meta->Next()));
+  }
   return {};
 }
+
+namespace {
+
+// Finds the text of an argument that is one.
+Status FindText(napi_env env, const std::string& where, size_t elements, Argument* argument) {
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* body = nullptr;
+  if (!Ok(napi_get_typedarray_info(env, argument->js, &type, &length, &body, nullptr, nullptr)) ||
+      type != napi_uint8_array || argument->end > length || argument->begin >= argument->end ||
+      !HasJsonForm(argument->type())) {
+    return Status::InvalidInput(where + "no such text");
+  }
+  const size_t text_bytes = argument->end - argument->begin;
+  // An element takes a digit and a comma at least: no memory for what cannot be there.
+  if (argument->bytes >= kShareFromBytes && elements > text_bytes / 2) {
+    return Status::InvalidInput(where + "the shape holds " + std::to_string(elements) +
+                                " elements, data has " + std::to_string(text_bytes) + " bytes");
+  }
+  argument->text = static_cast<const char*>(body);
+  argument->data = nullptr;
+  return {};
+}
+
+}  // namespace
 
 Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_value js, bool raw,
                   Argument* argument) {
@@ -115,6 +148,8 @@ Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_va
   }
   // At most 2^53 elements of at most 8 bytes: no overflow.
   argument->bytes = elements * DTypeBytes(argument->type());
+  argument->text = nullptr;
+  if (argument->end > 0) return FindText(env, Where(role, info), elements, argument);
   size_t length = 0;
   if (argument->type() == DType::kString) {
     uint32_t count = 0;

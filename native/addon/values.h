@@ -6,6 +6,8 @@
 //
 //   request   [0] inputs  [1] outputs  [2] flags  [3] priority  [4] timeout ms  [5] slot
 //     from kMetaBody, per input:   index, dtype, rank, dims...
+//                     with kJsonText added to the dtype, then begin and end: its data is a Uint8Array
+//                     of a request's body with the numbers as JSON there
 //                     per output:  index, given (0 or 1), then if given: dtype, rank, dims...
 //     arguments: the data of each input, then of each given output;
 //     with kPacked in the flags, one array of them
@@ -50,6 +52,7 @@ enum RequestFlags : uint32_t {
   kRawBytes = 16,
   kHold = 32
 };
+inline constexpr int kJsonText = 256;
 inline constexpr int kSequenceValue = -1;
 inline constexpr int kNestedValue = -1;
 
@@ -96,8 +99,12 @@ struct Argument {
   int64_t dims[kMaxRank];
   napi_value js = nullptr;
   // Numbers only.
-  void* data = nullptr;
+  void* data = nullptr;  // null while it is text
   size_t bytes = 0;
+  // Numbers that are JSON still: a span of a body.
+  const char* text = nullptr;
+  size_t begin = 0;
+  size_t end = 0;
 
   DType type() const { return static_cast<DType>(dtype); }
   bool aligned() const {

@@ -30,6 +30,15 @@ constexpr size_t kMaxOthers = 256;
 // Buckets that may wait for their delay at once, while others are looked at.
 constexpr size_t kMaxWaiting = 16;
 
+Status ReadJsonInput(const Bucket::Value& value, const UnreadInputs& unread,
+                     const UnreadInputs::Input& input, uint8_t* to, size_t bytes) {
+  const std::string_view text(unread.text.data() + input.begin, input.end - input.begin);
+  const Status status = ParseJsonTensor(text, input.offset, value.dtype, NonFinite::kRefused, to,
+                                        bytes / DTypeBytes(value.dtype), OipDatatype(value.dtype));
+  if (status.ok()) return {};
+  return {status.code(), "input \"" + std::string(value.name) + "\": " + status.message()};
+}
+
 }  // namespace
 
 void Scheduler::SpinForWork(int64_t gap_ns) {
@@ -98,7 +107,14 @@ void Scheduler::TakeBatch(Lane* lane, Job* first, uint32_t rows) {
         Unlink(job);
         job->state_ = Job::State::kRunning;
         job->lane_ = lane;
+        const size_t part = lane->parts.size();
         lane->parts.push_back({job, job->first_row, job->rows});
+        if (!job->unread.empty()) {
+          // Once the job is completed, by whomever, it is its owner's again.
+          if (lane->unread.size() <= part) lane->unread.resize(part + 1);
+          std::swap(lane->unread[part], job->unread);
+          lane->any_unread = true;
+        }
         lane->rows += job->rows;
         next_row += job->rows;
       }
@@ -230,6 +246,7 @@ void Scheduler::LaneLoop(Lane* lane) {
 
 void Scheduler::RunBatch(Lane* lane) {
   lane->retried = lane->predictions_dropped = false;
+  lane->read_ns = 0;
   lane->part_statuses.clear();
   lane->part_outputs.clear();
   if (!lane->block) {
@@ -242,9 +259,46 @@ void Scheduler::RunBatch(Lane* lane) {
   }
   lane->part_outputs.emplace_back();
   const uint32_t first_row = lane->parts.front().first_row;
+  if (lane->any_unread && !ReadInputs(lane)) return;
   lane->status =
       RunRows(lane, first_row, lane->rows, lane->parts.size() > 1, &lane->part_outputs.front());
-  if (!lane->status.ok() && lane->parts.size() > 1) RetryOneByOne(lane);
+  if (!lane->status.ok() && lane->parts.size() > 1) {
+    RetryOneByOne(lane);
+    return;
+  }
+  // Those whose inputs were no numbers have failed, whatever became of the others.
+  for (Status& status : lane->part_statuses) {
+    if (status.ok()) status = lane->status;
+  }
+}
+
+// Reads what came as JSON to the rows of the batch. What is none fails its own job, and zeros run in
+// its place. False when nothing is left to run.
+bool Scheduler::ReadInputs(Lane* lane) {
+  lane->any_unread = false;
+  const int64_t start = NowNs();
+  bool any = false;
+  for (size_t i = 0; i < lane->parts.size(); ++i) {
+    Status status;
+    if (i < lane->unread.size()) {
+      // Not lane->parts[i].job, which may be gone by now.
+      const Lane::Part& part = lane->parts[i];
+      for (const UnreadInputs::Input& input : lane->unread[i].inputs) {
+        const Bucket::Value& value = lane->bucket->inputs()[input.index];
+        const size_t bytes = value.row_bytes * part.rows;
+        uint8_t* to = Bucket::RowAt(*lane->block, value, part.first_row);
+        if (status.ok()) status = ReadJsonInput(value, lane->unread[i], input, to, bytes);
+        if (!status.ok()) std::memset(to, 0, bytes);
+      }
+      lane->unread[i].Clear();
+    }
+    any |= status.ok();
+    if (!status.ok() && lane->part_statuses.empty()) lane->part_statuses.resize(lane->parts.size());
+    if (!status.ok()) lane->part_statuses[i] = std::move(status);
+  }
+  lane->read_ns = NowNs() - start;
+  if (!any) lane->status = lane->part_statuses.front();
+  return any;
 }
 
 // A batch failed because of one request in it, perhaps: only the guilty shall fail.
@@ -252,6 +306,7 @@ void Scheduler::RetryOneByOne(Lane* lane) {
   lane->part_statuses.resize(lane->parts.size());
   lane->part_outputs.resize(lane->parts.size());
   for (size_t i = 0; i < lane->parts.size(); ++i) {
+    if (!lane->part_statuses[i].ok()) continue;  // its inputs could not be read
     const Lane::Part part = [&] {
       std::lock_guard<std::mutex> lock(mutex_);
       // Terminated because nobody waits any more, or the model closes.
@@ -458,16 +513,16 @@ void Scheduler::CountRun(uint32_t rows, int64_t ns) {
 
 void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
   const int64_t now = NowNs();
-  const int64_t ns = now - lane->started_ns;
+  lane->busy_ns = now - lane->started_ns;
+  const int64_t ns = lane->busy_ns - lane->read_ns;
   lane->running = false;
-  lane->busy_ns = ns;
   last_finish_ns_ = now;
   CountRun(lane->rows, ns);
   const bool single = lane->parts.size() == 1;
   if (lane->status.ok()) {
     batch_time_.Add(ns);
     if (single) run_time_.Add(ns);
-    policy_.OnRun(lane->rows, ns, now);
+    policy_.OnRun(lane->rows, lane->busy_ns, now);
   }
   if (lane->retried) ++stats_.retried;
   if (lane->terminated) {
@@ -481,7 +536,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
   for (size_t i = 0; i < lane->parts.size(); ++i) {
     Job* job = lane->parts[i].job;
     if (!job) continue;  // cancelled meanwhile
-    if (job->started_ns == 0) job->started_ns = lane->started_ns;
+    if (job->started_ns == 0) job->started_ns = lane->started_ns + lane->read_ns;
     job->finished_ns = now;
     Status status = by_part ? lane->part_statuses[i] : lane->status;
     if (!lane->block) {
@@ -495,7 +550,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
       if (job->state_ == Job::State::kQueued || job->parts_running_ > 0) continue;
       EndJob(job, job->failure_);
     } else {
-      const Ref<SharedOutputs>& shared = lane->part_outputs[by_part ? i : 0];
+      const Ref<SharedOutputs>& shared = lane->part_outputs[lane->part_outputs.size() > 1 ? i : 0];
       if (shared) {
         job->shared_outputs = shared;
         job->first_row = shared->divided ? job->first_row - first_row : 0;
@@ -507,6 +562,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
   }
   lane->parts.clear();
   lane->part_outputs.clear();
+  lane->any_unread = false;
   lane->block.reset();
   lane->bucket.reset();
 }

@@ -27,11 +27,15 @@ struct Lane {
   Ref<RowBlock> block;  // where the rows lie; null when a job runs on memory of its own
   Ref<Bucket> bucket;
   uint32_t rows = 0;
+  // By part, taken from the jobs; empty where none came as JSON. Kept for their memory.
+  std::vector<UnreadInputs> unread;
+  bool any_unread = false;
   int64_t started_ns = 0;
 
   // The lane's own.
   int compute_threads = 0;  // granted by the budget
   int64_t busy_ns = 0;      // of the last run
+  int64_t read_ns = 0;      // of them, before it: inputs that came as JSON
   Status status;            // of the last run
   bool retried = false;
   bool predictions_dropped = false;

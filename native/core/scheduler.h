@@ -171,6 +171,7 @@ class Scheduler {
   void TakeBatch(Lane* lane, Job* first, uint32_t rows);  // REQUIRES: mutex_ held
   void RunBatch(Lane* lane);
   void RetryOneByOne(Lane* lane);
+  bool ReadInputs(Lane* lane);
   Status RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool divided,
                  Ref<SharedOutputs>* shared);
   Status RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows);

@@ -7,15 +7,18 @@ namespace {
 struct DTypeRow {
   DType dtype;
   const char* name;
+  const char* oip;
   size_t bytes;
 };
 
 constexpr DTypeRow kDTypes[] = {
-    {DType::kFloat32, "float32", 4}, {DType::kUint8, "uint8", 1},       {DType::kInt8, "int8", 1},
-    {DType::kUint16, "uint16", 2},   {DType::kInt16, "int16", 2},       {DType::kInt32, "int32", 4},
-    {DType::kInt64, "int64", 8},     {DType::kString, "string", 0},     {DType::kBool, "bool", 1},
-    {DType::kFloat16, "float16", 2}, {DType::kFloat64, "float64", 8},   {DType::kUint32, "uint32", 4},
-    {DType::kUint64, "uint64", 8},   {DType::kBFloat16, "bfloat16", 2},
+    {DType::kFloat32, "float32", "FP32", 4}, {DType::kUint8, "uint8", "UINT8", 1},
+    {DType::kInt8, "int8", "INT8", 1},       {DType::kUint16, "uint16", "UINT16", 2},
+    {DType::kInt16, "int16", "INT16", 2},    {DType::kInt32, "int32", "INT32", 4},
+    {DType::kInt64, "int64", "INT64", 8},    {DType::kString, "string", "BYTES", 0},
+    {DType::kBool, "bool", "BOOL", 1},       {DType::kFloat16, "float16", "FP16", 2},
+    {DType::kFloat64, "float64", "FP64", 8}, {DType::kUint32, "uint32", "UINT32", 4},
+    {DType::kUint64, "uint64", "UINT64", 8}, {DType::kBFloat16, "bfloat16", "BF16", 2},
 };
 
 const DTypeRow* FindRow(DType dtype) {
@@ -33,6 +36,11 @@ constexpr uint64_t kMaxCount = uint64_t{1} << 53;
 std::string DTypeName(DType dtype) {
   const DTypeRow* row = FindRow(dtype);
   return row ? row->name : "onnx type " + std::to_string(static_cast<int>(dtype));
+}
+
+const char* OipDatatype(DType dtype) {
+  const DTypeRow* row = FindRow(dtype);
+  return row ? row->oip : "";
 }
 
 size_t DTypeBytes(DType dtype) {

@@ -33,6 +33,8 @@ enum class DType : int {
 
 // The name used in JavaScript ("float32", "bool", ...), or "onnx type N" for one we do not carry.
 std::string DTypeName(DType dtype);
+// What the Open Inference Protocol calls it ("FP32", "BOOL", ...); "" for one we do not carry.
+const char* OipDatatype(DType dtype);
 // Bytes of one element; 0 for strings and for types that we do not carry.
 size_t DTypeBytes(DType dtype);
 

@@ -45,6 +45,21 @@ float Result(const Job* job) {
   return value;
 }
 
+// Enters a job whose input is JSON still.
+Status EnterText(Model* model, Ref<Job> job, const std::string& text) {
+  if (Status s = model->scheduler().Reserve(job); !s.ok()) return s;
+  job->unread.text = text;
+  job->unread.inputs.push_back({0, 0, text.size(), 100});
+  model->scheduler().Ready(job);
+  return {};
+}
+
+std::string TextOf(float value, uint32_t rows) {
+  std::string text = "[";
+  for (uint32_t i = 0; i < rows * 4; ++i) text += (i ? "," : "") + std::to_string(value);
+  return text + "]";
+}
+
 Status Enter(Model* model, Ref<Job> job, float value) {
   if (Status s = model->scheduler().Reserve(job); !s.ok()) return s;
   Fill(job.get(), value);
@@ -156,7 +171,9 @@ TEST(CancelAndBatchRace) {
       for (int i = 0; i < 800; ++i) {
         Ref<Job> job = RowsJob(model.get(), inbox, 1 + i % 3);
         if (i % 5 == 0) job->deadline_ns = NowNs() + kSecond;
-        CHECK_OK(Enter(model.get(), job, static_cast<float>(t * 1000 + i)));
+        const auto value = static_cast<float>(t * 1000 + i);
+        CHECK_OK(i % 7 < 3 ? EnterText(model.get(), job, TextOf(value, job->rows))
+                           : Enter(model.get(), job, value));
         if (i % 4 == 0) (void)model->scheduler().Cancel(job.get(), Status::Aborted("raced"));
         mine.push_back(std::move(job));
         if (i % 50 == 49) inbox->Wait(static_cast<size_t>(i) + 1);
@@ -224,6 +241,60 @@ TEST(OnlyTheGuiltyFails) {
   const SchedulerStats stats = model->scheduler().Stats();
   CHECK_EQ(stats.retried, uint64_t{1});
   CHECK_EQ(stats.failed, uint64_t{1});
+}
+
+TEST(JsonIsReadWhereItRunsAndTheWrongFailsAlone) {
+  auto model = LoadModel(tiny_model, Batches(7, 60 * kSecond));
+  Ref<Inbox> inbox(new Inbox);
+  std::vector<Ref<Job>> jobs;
+  const std::vector<std::string> texts = {TextOf(0, 1), TextOf(1, 2), "[1,2,3,x]",
+                                          "",           "[5,6]",      TextOf(5, 1)};
+  for (const std::string& text : texts) {
+    jobs.push_back(RowsJob(model.get(), inbox, text == texts[1] ? 2 : 1));
+    CHECK_OK(text.empty() ? Enter(model.get(), jobs.back(), 3)
+                          : EnterText(model.get(), jobs.back(), text));
+  }
+  inbox->Wait(6);
+  CHECK(jobs[2]->status.code() == Code::kInvalidInput);
+  CHECK_EQ(jobs[2]->status.message(),
+           std::string("input \"x\": element 3 of data, x, is no FP32 (byte 107)"));
+  CHECK_EQ(jobs[4]->status.message(),
+           std::string("input \"x\": the shape holds 4 elements, data has 2"));
+  for (const int i : {1, 3, 5}) {
+    CHECK_OK(jobs[i]->status);
+    CHECK_EQ(std::lround(Result(jobs[i].get()) - Result(jobs[0].get())), i);
+  }
+  const SchedulerStats stats = model->scheduler().Stats();
+  CHECK_EQ(stats.runs, uint64_t{1});
+  CHECK_EQ(stats.failed, uint64_t{2});
+  CHECK_EQ(stats.retried, uint64_t{0});
+
+  // Alone, nothing is left to run.
+  Ref<Job> alone = RowsJob(model.get(), inbox, 1);
+  model->scheduler().Configure(Batches(7).scheduler);
+  CHECK_OK(EnterText(model.get(), alone, "[1,2,3]"));
+  inbox->Wait(7);
+  CHECK(alone->status.code() == Code::kInvalidInput);
+}
+
+TEST(OnlyTheUnreadableAndTheGuiltyFail) {
+  auto model = LoadModel(gather_model, Batches(4, 60 * kSecond));
+  Ref<Inbox> inbox(new Inbox);
+  std::vector<Ref<Job>> jobs;
+  for (const char* text : {"[0]", "[7]", "[1.5]", "[2]"}) {  // 7 is out of range
+    const int64_t dims[] = {1};
+    Ref<Job> job(new Job(inbox));
+    job->bucket = model->BucketFor({{0, DType::kInt64, dims, 1}}, {0});
+    job->rows = 1;
+    CHECK_OK(EnterText(model.get(), job, text));
+    jobs.push_back(std::move(job));
+  }
+  inbox->Wait(4);
+  CHECK_OK(jobs[0]->status);
+  CHECK(jobs[1]->status.code() == Code::kRun);
+  CHECK(jobs[2]->status.code() == Code::kInvalidInput);
+  CHECK_OK(jobs[3]->status);
+  CHECK_EQ(Result(jobs[3].get()), 2.5f);
 }
 
 TEST(OrderIsKeptOnRequest) {

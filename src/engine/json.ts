@@ -44,11 +44,20 @@ export interface CarvedJson extends CarvedText {
   readonly value: unknown;
 }
 
-/** The bytes of an array that was cut out. */
-export interface ArraySpan {
+/**
+ * The bytes of an array that was cut out. As the data of an input of Model.start() it is read where the
+ * run will take it from, by the lane where requests share a batch.
+ */
+export class ArraySpan {
   readonly text: Uint8Array;
   readonly begin: number;
   readonly end: number;
+
+  constructor(text: Uint8Array, begin: number, end: number) {
+    this.text = text;
+    this.begin = begin;
+    this.end = end;
+  }
 }
 
 /** Where carveJson() writes: the number of arrays, then begin and end of each. */
@@ -129,7 +138,7 @@ export function arrayIndex(value: unknown): number | undefined {
 /** An array by its index. */
 export function arrayAt({ text, spans }: CarvedText, index: number): ArraySpan {
   if (!(2 * index < spans.length)) throw new InvalidInputError('no such array');
-  return { text, begin: spans[2 * index]!, end: spans[2 * index + 1]! };
+  return new ArraySpan(text, spans[2 * index]!, spans[2 * index + 1]!);
 }
 
 /** The array that a value of the text stands for; undefined for any other value. */

@@ -1,5 +1,6 @@
 // Tensors <-> the addon: the JS side of the layout in native/addon/values.h.
 import { InvalidInputError } from '../errors.js';
+import { ArraySpan } from './json.js';
 import { native, type NativeType, type NativeValue } from '../native.js';
 import {
   viewBits,
@@ -33,6 +34,7 @@ export const FLAG_SHARE_RESULTS = 8;
 /** Numbers of any dtype as Uint8Array, at any address. */
 export const FLAG_RAW_BYTES = 16;
 export const FLAG_HOLD = 32;
+const JSON_TEXT = 256;
 const SEQUENCE = -1;
 const NESTED = -1;
 const FLOAT32_CODE = dtypeCodes.float32;
@@ -64,7 +66,7 @@ function fromScratch(position: number, code: number, count: number): unknown {
 
 /** Makes room for the shapes of `values` inputs and outputs. */
 function ensureMeta(values: number): void {
-  const size = BODY + values * (4 + MAX_RANK);
+  const size = BODY + values * (6 + MAX_RANK);
   if (size <= meta.length) return;
   meta = new Float64Array(size);
   scratch = [];
@@ -284,6 +286,14 @@ export class Marshaller {
       if (code === FLOAT16_CODE && Float16 && data instanceof Float16) {
         data = new Uint16Array(data.buffer, data.byteOffset, data.length);
       }
+    } else if (data instanceof ArraySpan) {
+      meta[at] = code + JSON_TEXT;
+      meta[at + 1] = rank;
+      meta[at + 2 + rank] = data.begin;
+      meta[at + 3 + rank] = data.end;
+      for (let i = 0; i < rank; i++) meta[at + 2 + i] = shape[i] as number;
+      this.#args[this.#argCount++] = data.text;
+      return at + 4 + rank;
     }
     meta[at++] = code;
     meta[at++] = rank;

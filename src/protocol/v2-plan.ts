@@ -5,22 +5,19 @@
 import {
   arrayAt,
   arrayIndex,
-  parseNumbers,
   printJson,
   type CarvedJson,
   type CarvedText,
   type JsonTemplate,
 } from '../engine/json.js';
-import { countElements, type DType, type Tensor } from '../tensor.js';
+import type { DType, Tensor } from '../tensor.js';
 import type { InferResponse } from './v2.js';
 import type { InferRequest } from './v2-request.js';
-import { datatypeOf } from './v2-tensors.js';
 
 interface PlannedInput {
   name: string;
   dtype: Exclude<DType, 'string'>;
   shape: readonly number[];
-  count: number;
   /** The array in the JSON; undefined where the numbers are binary. */
   array: number | undefined;
   start: number;
@@ -69,7 +66,6 @@ export function planOf({ value }: CarvedJson, request: InferRequest): InferPlan 
       name,
       dtype,
       shape,
-      count: countElements(shape),
       array,
       start: at,
       end: at + bytes,
@@ -80,9 +76,8 @@ export function planOf({ value }: CarvedJson, request: InferRequest): InferPlan 
 }
 
 /**
- * The inputs of another request by the plan; data behind the JSON is raw bytes.
- *
- * @throws InvalidInputError for an array that does not fit
+ * The inputs of another request by the plan, for Model.start(): data behind the JSON is raw bytes, and
+ * arrays in it are spans of its text.
  */
 export function plannedInputs(
   plan: InferPlan,
@@ -91,18 +86,11 @@ export function plannedInputs(
 ): Record<string, Tensor> {
   // An object as usual: one without a prototype is a dictionary, which costs each request.
   const inputs: Record<string, Tensor> = {};
-  for (const { name, dtype, shape, count, array, start, end } of plan.inputs) {
+  for (const { name, dtype, shape, array, start, end } of plan.inputs) {
     const data =
       array === undefined
         ? binary.subarray(start, end)
-        : parseNumbers(
-            arrayAt(json!, array),
-            dtype,
-            count,
-            false,
-            datatypeOf(dtype),
-            `input "${name}"`,
-          );
+        : (arrayAt(json!, array) as unknown as Float32Array);
     inputs[name] = { dtype, shape, data };
   }
   return inputs;

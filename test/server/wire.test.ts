@@ -1,6 +1,7 @@
 // Connections below HTTP: whatever bytes come, in whatever pieces, a client sees what it would see of
 // Node's HTTP server and Fastify.
 import { once } from 'node:events';
+import http from 'node:http';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
@@ -187,6 +188,45 @@ describe('the wire', () => {
       socket.write(bytes.subarray(cut));
       expect((await answers).map(first)).toEqual([1, 2]);
     }
+  });
+
+  it('reads the numbers of requests in a batch, and fails only the one that has none', async () => {
+    const app = await serve();
+    const { port } = app.server.address() as AddressInfo;
+    const body = (data: string): string =>
+      `{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":${data}}]}`;
+    const at = body('[1, 2e]').indexOf('2e');
+    const agent = new http.Agent({ keepAlive: true });
+    // Not fetch(), which asks for an encoding and so for Fastify.
+    const ask = async (data: string): Promise<[number, string]> => {
+      const text = body(data);
+      const asked = http.request({ agent, port, host: '127.0.0.1', path: INFER, method: 'POST' });
+      asked.setHeader('content-length', text.length);
+      asked.end(text);
+      const [answer] = (await once(asked, 'response')) as [http.IncomingMessage];
+      const chunks = await answer.toArray();
+      return [answer.statusCode!, Buffer.concat(chunks as Buffer[]).toString()];
+    };
+    await ask('[0, 0]'); // from here on the request is known but for its numbers
+    const before = app.hotRequests;
+    for (let round = 0; round < 20; round++) {
+      const answers = await Promise.all(
+        [0, 1, 2, 3, 4, 5, 6, 7].map((i) => ask(i === 5 ? '[1, 2e]' : `[${i}.5, -${round}e-3]`)),
+      );
+      answers.forEach(([status, text], i) => {
+        if (i === 5) {
+          expect([status, text]).toEqual([
+            400,
+            `{"error":"input \\"x\\": element 1 of data, 2e, is no FP32 (byte ${at})"}`,
+          ]);
+        } else {
+          const { outputs } = JSON.parse(text) as { outputs: [{ data: number[] }] };
+          expect([status, outputs[0].data]).toEqual([200, [i + 0.5, round ? -round / 1000 : -0]]);
+        }
+      });
+    }
+    expect(app.hotRequests - before).toBe(160);
+    agent.destroy();
   });
 
   it('takes large bodies and answers, many rows in one', async () => {
