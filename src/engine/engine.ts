@@ -139,6 +139,8 @@ export class Engine {
         batching,
         ...(warmUp !== undefined && { warmUp }),
         throttle: options.throttle,
+        threads: options.threads,
+        lanes: options.lanes,
       });
       model.configure({ ...options, batching: decided });
       return { name, version, model, config, since: Date.now() };

@@ -212,6 +212,8 @@ export async function loadModel(
             batching: options.batching,
             warmUp: false,
             throttle: written.throttle,
+            threads: options.threads,
+            lanes: options.lanes,
           })
         : options.batching;
     // The engine configures what it loads, once it is warmed.

@@ -1,10 +1,11 @@
 // Warm-up: samples for a model's first runs, and the batching that they show to pay.
+import { availableParallelism } from 'node:os';
 import { InvalidInputError } from '../errors.js';
 import type { NativeSample } from '../native.js';
 import { bytesPerElement, countElements, dtypeCodes } from '../tensor.js';
 import type { BatchingOptions, ValueMetadata, WarmUpSample } from '../types.js';
 import type { Model } from './model.js';
-import { checkBatching } from './policy.js';
+import { checkBatching, defaultLanes } from './policy.js';
 
 /** What dynamic dimensions behind the first are tried with where nothing says: the first that runs. */
 const GUESSED_DIMENSIONS = [64, 224, 16, 1];
@@ -13,6 +14,11 @@ const TRIED_ROWS = [4, 16, 32, 64];
 /** A batch must raise throughput so much; a larger one at all. */
 const WORTH_BATCHING = 1.15;
 const WORTH_MORE = 1;
+/**
+ * Shorter runs need a processor for the JS thread that brings the requests, whichever way they run: that
+ * takes some 20 us of each (bench/http.ts).
+ */
+const LONG_RUN_NS = 500_000;
 /** Runs of a larger batch than this are not tried: nobody wants to wait for them. */
 const LONGEST_TRIED_MS = 250;
 const BUDGET_MS = 150;
@@ -188,12 +194,18 @@ async function probe(
   return undefined;
 }
 
-/** The batch that raises the throughput of one lane most, from runs on random data; 1 where none does. */
+/**
+ * The batch that raises the throughput of one lane most, from runs on random data; 1 where none does.
+ *
+ * @param lanesLost how many times as many lanes there are without batches: for long runs, compute that
+ *   batches have to win back first
+ */
 async function measureBatch(
   model: Model,
   dimension: (symbol: string) => number,
   oneNs: number,
   throttle: boolean,
+  lanesLost: number,
 ): Promise<number> {
   const sample = (rows: number): NativeSample =>
     nativeSample(model.inputs, shapesFor(model.inputs, rows, dimension), 'random');
@@ -209,9 +221,10 @@ async function measureBatch(
     if (!rowsIndependent) return 1;
     let best = 1;
     let bestRate = 1 / oneNs;
+    const worthBatching = WORTH_BATCHING * (oneNs > LONG_RUN_NS ? lanesLost : 1);
     rows.forEach((n, i) => {
       const rate = n / runNs[i]!;
-      if (rate < bestRate * (best === 1 ? WORTH_BATCHING : WORTH_MORE)) return;
+      if (rate < bestRate * (best === 1 ? worthBatching : WORTH_MORE)) return;
       best = n;
       bestRate = rate;
     });
@@ -233,6 +246,9 @@ export async function warm(
     batching?: BatchingOptions | false | 'auto';
     warmUp?: readonly WarmUpSample[] | false;
     throttle?: boolean;
+    /** As the model has them. */
+    threads?: number | undefined;
+    lanes?: number | undefined;
   },
 ): Promise<BatchingOptions | false> {
   const throttle = options.throttle ?? false;
@@ -241,10 +257,13 @@ export async function warm(
   const auto = options.batching === 'auto' || (asked && asked.maxBatch === undefined);
   const probed = makesUp || auto ? await probe(model, throttle).catch(() => undefined) : undefined;
   let batching: BatchingOptions | false = asked ?? false;
+  const threads = options.threads || (options.threads === undefined ? 1 : availableParallelism());
+  const lanesLost =
+    options.lanes === undefined ? defaultLanes(threads, false) / defaultLanes(threads, true) : 1;
   if (auto && asked?.targetP99Ms === undefined) {
     const pays =
       probed && hasRows(model)
-        ? await measureBatch(model, probed.dimension, probed.oneNs, throttle)
+        ? await measureBatch(model, probed.dimension, probed.oneNs, throttle, lanesLost)
         : 1;
     const preferredSizes = asked?.preferredSizes?.filter((size) => size <= pays);
     batching = pays > 1 || asked ? { ...asked, preferredSizes, maxBatch: pays } : false;
