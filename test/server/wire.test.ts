@@ -5,7 +5,7 @@ import http from 'node:http';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
-import { createEngine, createServer, type Engine } from 'tercel';
+import { createEngine, createServer, stats, type Engine } from 'tercel';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { identity, slow } from '../support/models.js';
 
@@ -242,6 +242,26 @@ describe('the wire', () => {
     }
     expect(app.hotRequests).toBe(4);
     socket.destroy();
+  });
+
+  it('takes the memory of a large body again for the next, once it is answered', async () => {
+    const app = await serve({ bodyLimitBytes: 8 << 20 });
+    const sockets = await Promise.all([connect(app), connect(app)]);
+    const ask = async (socket: net.Socket, value: number): Promise<void> => {
+      socket.write(request({ rows: 10_000, value }));
+      const [answer] = await next(socket, 1);
+      const { body, headers } = answer!;
+      const floats = body.subarray(Number(headers['inference-header-content-length']));
+      expect(floats).toEqual(Buffer.from(new Float32Array(20_000).fill(value).buffer));
+    };
+    const round = (i: number): Promise<unknown> =>
+      Promise.all(sockets.map((socket, k) => ask(socket, 2 * i + k)));
+    await round(0);
+    const before = stats().arena.allocations;
+    for (let i = 1; i <= 40; i++) await round(i);
+    // The outputs' memory, and that of a body now and then.
+    expect(stats().arena.allocations - before).toBeLessThan(120);
+    for (const socket of sockets) socket.destroy();
   });
 
   it('answers what is sent ahead in its order, small and large', async () => {
