@@ -83,8 +83,9 @@ uint64_t EightDigits(uint64_t word) {
       const uint64_t rest = (words[2] << 1) << (63 - bits);  // nothing where there are no more digits
       // What is too long for the word wraps, and is read slowly.
       const uint64_t first = *value * 100'000'000 + EightDigits(words[0]);
-      *value = (first * 100'000'000 + EightDigits(words[1])) * kPowersOf10[static_cast<size_t>(bits / 8)] +
-               EightDigits(rest);
+      *value =
+          (first * 100'000'000 + EightDigits(words[1])) * kPowersOf10[static_cast<size_t>(bits / 8)] +
+          EightDigits(rest);
       return at + 16 + bits / 8;
     }
   }
