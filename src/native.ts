@@ -114,6 +114,44 @@ export interface NativeLoadOptions {
   throttle: boolean;
 }
 
+/** A load on an HTTP server; rate 0 is a closed loop. */
+export interface NativeHttpLoad {
+  host: string;
+  port: number;
+  requests: Uint8Array[];
+  connections: number;
+  rate: number;
+  poisson: boolean;
+  seed: number;
+  durationNs: number;
+  drainNs: number;
+  spinNs: number;
+}
+
+export interface NativeHttpLoadResult {
+  completed: number;
+  inTime: number;
+  statuses: Record<string, number>;
+  broken: number;
+  unanswered: number;
+  unsent: number;
+  bytesIn: number;
+  bytesOut: number;
+  elapsedNs: number;
+  cpuNs: number;
+  lateNs: number;
+  maxNs: number;
+  gone: boolean;
+  firstError: string;
+}
+
+export interface NativeBareLoop {
+  /** One at a time; the completion has runs, elapsedNs and cpuNs. */
+  run(slot: number, durationNs: number): void;
+  /** Not while it runs. */
+  close(): void;
+}
+
 export interface NativeAddon {
   start(options: {
     library: string;
@@ -184,6 +222,22 @@ export interface NativeAddon {
     at: number,
     where: string,
   ): number;
+  /** See native/core/http_load.h; the arrays must stay until the slot's completion, a NativeHttpLoadResult. */
+  httpLoad(
+    slot: number,
+    options: NativeHttpLoad,
+    progress: Int32Array,
+    latency: Uint32Array,
+    service: Uint32Array,
+  ): void;
+  /** See native/core/bare_loop.h; the completion is a NativeBareLoop. */
+  bareLoop(
+    slot: number,
+    path: string,
+    options: NativeLoadOptions,
+    inputs: { name: string; dtype: number; dims: readonly number[]; bytes: Uint8Array }[],
+    loops: number,
+  ): void;
   connect(makeError: (code: number, message: string) => Error, onWake: () => void): void;
 }
 

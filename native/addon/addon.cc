@@ -10,6 +10,7 @@
 #include "describe.h"
 #include "env.h"
 #include "json.h"
+#include "measure.h"
 #include "read.h"
 #include "shared_memory.h"
 #include "tasks.h"
@@ -19,22 +20,6 @@ namespace tercel::addon {
 
 namespace {
 
-std::vector<std::string> Texts(const Napi::Value& value) {
-  std::vector<std::string> texts;
-  if (!value.IsArray()) return texts;
-  const Napi::Array array = value.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    texts.push_back(Napi::Value(array[i]).ToString().Utf8Value());
-  }
-  return texts;
-}
-// [key, value, key, value, ...]
-StringPairs Pairs(const Napi::Value& value) {
-  const std::vector<std::string> flat = Texts(value);
-  StringPairs pairs;
-  for (size_t i = 0; i + 1 < flat.size(); i += 2) pairs.emplace_back(flat[i], flat[i + 1]);
-  return pairs;
-}
 // start({library, maxBytes, hugePages, lockMemory, logLevel})
 napi_value Start(napi_env env, napi_callback_info info) {
   napi_value args[1];
@@ -49,38 +34,6 @@ napi_value Start(napi_env env, napi_callback_info info) {
   Runtime* runtime = nullptr;
   Status status = Runtime::Get(options, &runtime);
   return status.ok() ? Undefined(env) : self->Throw(status);
-}
-
-ModelOptions ReadModelOptions(const Napi::Object& object) {
-  ModelOptions options;
-  options.intra_op_threads = static_cast<int>(Integer(object, "intraOpThreads", 1));
-  options.inter_op_threads = static_cast<int>(Integer(object, "interOpThreads", 1));
-  options.parallel = Flag(object, "parallel");
-  options.spinning = Flag(object, "spinning");
-  options.graph_level = static_cast<int>(Integer(object, "graphLevel", 99));
-  options.deterministic = Flag(object, "deterministic");
-  options.memory_pattern = Flag(object, "memoryPattern");
-  const std::string memory = Text(object, "memory");
-  options.memory = memory == "ort"      ? ModelOptions::Memory::kOrtArena
-                   : memory == "malloc" ? ModelOptions::Memory::kMalloc
-                                        : ModelOptions::Memory::kTercel;
-  options.affinity = Text(object, "affinity");
-  for (const auto& [name, value] : Pairs(object.Get("freeDimensions"))) {
-    options.free_dimensions.emplace_back(name, std::strtoll(value.c_str(), nullptr, 10));
-  }
-  options.config = Pairs(object.Get("config"));
-  const Napi::Array providers = object.Get("providers").As<Napi::Array>();
-  for (uint32_t i = 0; i < providers.Length(); ++i) {
-    const Napi::Object provider = Napi::Value(providers[i]).As<Napi::Object>();
-    options.providers.push_back({Text(provider, "name"), Pairs(provider.Get("options"))});
-  }
-  options.fallback = Flag(object, "fallback");
-  options.optimized_path = Text(object, "optimizedModelPath");
-  options.profile_prefix = Text(object, "profilePrefix");
-  options.custom_op_libraries = Texts(object.Get("customOpLibraries"));
-  options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
-  options.scheduler = ReadSchedulerOptions(object);
-  return options;
 }
 
 // load(slot, source, options): source is {path} or {bytes}, with {externalNames, externalBytes}
@@ -275,22 +228,23 @@ napi_value Connect(napi_env env, napi_callback_info info) {
 napi_value Init(napi_env env, napi_value exports) {
   AddonEnv* self = AddonEnv::Create(env);
   if (!self) return nullptr;
-  const bool made =
-      AddFunction(env, exports, "start", Start, self) &&
-      AddFunction(env, exports, "load", Load, self) && AddFunction(env, exports, "next", Next, self) &&
-      AddFunction(env, exports, "finish", Finish, self) &&
-      AddFunction(env, exports, "cancel", Cancel, self) &&
-      AddFunction(env, exports, "flush", Flush, self) &&
-      AddFunction(env, exports, "allocate", Allocate, self) &&
-      AddFunction(env, exports, "mapShared", MapShared, self) &&
-      AddFunction(env, exports, "sharedIntact", SharedIntact, self) &&
-      AddFunction(env, exports, "detachShared", DetachShared, self) &&
-      AddFunction(env, exports, "stats", Stats, self) &&
-      AddFunction(env, exports, "providers", Providers, self) &&
-      AddFunction(env, exports, "trim", Trim, self) &&
-      AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
-      AddFunction(env, exports, "setMeta", SetMeta, self) &&
-      AddFunction(env, exports, "connect", Connect, self) && AddJsonFunctions(env, exports, self);
+  const bool made = AddFunction(env, exports, "start", Start, self) &&
+                    AddFunction(env, exports, "load", Load, self) &&
+                    AddFunction(env, exports, "next", Next, self) &&
+                    AddFunction(env, exports, "finish", Finish, self) &&
+                    AddFunction(env, exports, "cancel", Cancel, self) &&
+                    AddFunction(env, exports, "flush", Flush, self) &&
+                    AddFunction(env, exports, "allocate", Allocate, self) &&
+                    AddFunction(env, exports, "mapShared", MapShared, self) &&
+                    AddFunction(env, exports, "sharedIntact", SharedIntact, self) &&
+                    AddFunction(env, exports, "detachShared", DetachShared, self) &&
+                    AddFunction(env, exports, "stats", Stats, self) &&
+                    AddFunction(env, exports, "providers", Providers, self) &&
+                    AddFunction(env, exports, "trim", Trim, self) &&
+                    AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
+                    AddFunction(env, exports, "setMeta", SetMeta, self) &&
+                    AddFunction(env, exports, "connect", Connect, self) &&
+                    AddJsonFunctions(env, exports, self) && AddMeasureFunctions(env, exports, self);
   return made ? exports : nullptr;
 }
 

@@ -28,6 +28,38 @@ SchedulerOptions ReadSchedulerOptions(const Napi::Object& object) {
   return options;
 }
 
+ModelOptions ReadModelOptions(const Napi::Object& object) {
+  ModelOptions options;
+  options.intra_op_threads = static_cast<int>(Integer(object, "intraOpThreads", 1));
+  options.inter_op_threads = static_cast<int>(Integer(object, "interOpThreads", 1));
+  options.parallel = Flag(object, "parallel");
+  options.spinning = Flag(object, "spinning");
+  options.graph_level = static_cast<int>(Integer(object, "graphLevel", 99));
+  options.deterministic = Flag(object, "deterministic");
+  options.memory_pattern = Flag(object, "memoryPattern");
+  const std::string memory = Text(object, "memory");
+  options.memory = memory == "ort"      ? ModelOptions::Memory::kOrtArena
+                   : memory == "malloc" ? ModelOptions::Memory::kMalloc
+                                        : ModelOptions::Memory::kTercel;
+  options.affinity = Text(object, "affinity");
+  for (const auto& [name, value] : Pairs(object.Get("freeDimensions"))) {
+    options.free_dimensions.emplace_back(name, std::strtoll(value.c_str(), nullptr, 10));
+  }
+  options.config = Pairs(object.Get("config"));
+  const Napi::Array providers = object.Get("providers").As<Napi::Array>();
+  for (uint32_t i = 0; i < providers.Length(); ++i) {
+    const Napi::Object provider = Napi::Value(providers[i]).As<Napi::Object>();
+    options.providers.push_back({Text(provider, "name"), Pairs(provider.Get("options"))});
+  }
+  options.fallback = Flag(object, "fallback");
+  options.optimized_path = Text(object, "optimizedModelPath");
+  options.profile_prefix = Text(object, "profilePrefix");
+  options.custom_op_libraries = Texts(object.Get("customOpLibraries"));
+  options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
+  options.scheduler = ReadSchedulerOptions(object);
+  return options;
+}
+
 // configure({lanes, maxQueue, ..., padding: [{symbol, sizes, multiple}], padValues: [{input, bytes}]})
 napi_value ModelHandle::Configure(napi_env env, napi_callback_info info) {
   napi_value args[1];

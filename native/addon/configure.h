@@ -1,12 +1,14 @@
-// Reads a model's policy from the object that src/engine/policy.ts writes.
+// Reads a model's options and policy from the objects that src/engine/ writes.
 #pragma once
 
 #include <napi.h>
 
-#include "scheduler.h"
+#include "model.h"
 
 namespace tercel::addon {
 
 SchedulerOptions ReadSchedulerOptions(const Napi::Object& object);
+// All of what src/engine/load.ts writes.
+ModelOptions ReadModelOptions(const Napi::Object& object);
 
 }  // namespace tercel::addon

@@ -5,6 +5,7 @@
 #include <napi.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace tercel::addon {
@@ -32,6 +33,24 @@ inline std::vector<int64_t> Integers(const Napi::Value& value) {
     numbers.push_back(Napi::Value(array[i]).ToNumber().Int64Value());
   }
   return numbers;
+}
+
+inline std::vector<std::string> Texts(const Napi::Value& value) {
+  std::vector<std::string> texts;
+  if (!value.IsArray()) return texts;
+  const Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    texts.push_back(Napi::Value(array[i]).ToString().Utf8Value());
+  }
+  return texts;
+}
+
+// [key, value, key, value, ...]
+inline std::vector<std::pair<std::string, std::string>> Pairs(const Napi::Value& value) {
+  const std::vector<std::string> flat = Texts(value);
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (size_t i = 0; i + 1 < flat.size(); i += 2) pairs.emplace_back(flat[i], flat[i + 1]);
+  return pairs;
 }
 
 // A copy of a Uint8Array's bytes.

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { version } from '../version.js';
+import { benchCommand } from './bench.js';
 import { clientCommand } from './client.js';
 import { serveCommand } from './serve.js';
 
@@ -9,6 +10,7 @@ const program = new Command('tercel')
   .version(version)
   .showHelpAfterError('(tercel --help shows the commands, tercel <command> --help their options)')
   .addCommand(serveCommand())
+  .addCommand(benchCommand())
   .addCommand(clientCommand());
 
 await program.parseAsync();

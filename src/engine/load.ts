@@ -109,7 +109,8 @@ function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
   return { name, options: flat(options) };
 }
 
-function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'key'> {
+/** The options as the addon takes them, with the defaults. @internal */
+export function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'key'> {
   const cores = availableParallelism();
   const threads = options.threads ?? 1;
   return {

@@ -1,0 +1,257 @@
+// A whole run of `tercel bench`: the points of a sweep, measured, as one document.
+import os from 'node:os';
+import { InvalidInputError } from '../errors.js';
+import type { ModelOptions } from '../types.js';
+import { defaultLanes } from '../engine/policy.js';
+import { startRuntime } from '../engine/runtime.js';
+import type { BenchDocument } from './document.js';
+import { fitModels } from './fit.js';
+import {
+  calls,
+  fingerprint,
+  ModelBench,
+  modelName,
+  variantOf,
+  type Call,
+  type ModelPoint,
+} from './in-process.js';
+import { makeInputs, type InputChoices } from './inputs.js';
+import type { Arrivals } from './load.js';
+import { describeMachine } from './machine.js';
+import {
+  runPoints,
+  type PointPlan,
+  type Progress,
+  type RunOptions,
+  type RunOutcome,
+} from './runner.js';
+import { describeInputs, serverSubject, type Protocol, type ServerOptions } from './servers.js';
+
+export interface BenchPlan {
+  /** Files, or names on the server. */
+  readonly models: readonly string[];
+  readonly server:
+    | {
+        readonly url: string;
+        readonly protocol: Protocol;
+        readonly version: string | undefined;
+        readonly json: boolean;
+        readonly headers: Readonly<Record<string, string>>;
+        readonly connections: number | undefined;
+      }
+    | undefined;
+  /** The axes of the sweep: a point for each combination. */
+  readonly arrivals: readonly Arrivals[];
+  readonly batch: readonly number[];
+  readonly threads: readonly number[];
+  readonly lanes: readonly number[] | undefined;
+  readonly providers: readonly (readonly string[])[] | undefined;
+  readonly precisions: readonly string[] | undefined;
+  readonly spinning: readonly boolean[];
+  readonly calls: readonly Call[];
+  readonly inputs: Pick<InputChoices, 'dimensions' | 'shapes' | 'files'>;
+  /** Measure the bare C loop beside each point. */
+  readonly withReference: boolean;
+  readonly fit: boolean;
+  /** Sizes of dynamic dimensions that a fit goes over; other runs take the first of each. */
+  readonly dimensionLists: Readonly<Record<string, readonly number[]>>;
+  readonly maxP99Ms: number | undefined;
+  readonly label: string;
+  readonly command: readonly string[];
+  readonly run: Omit<RunOptions, 'signal' | 'onProgress'>;
+}
+
+export { calls };
+
+function product<T extends Record<string, readonly unknown[]>>(
+  axes: T,
+): { [K in keyof T]: T[K][number] }[] {
+  let rows: Record<string, unknown>[] = [{}];
+  for (const [name, values] of Object.entries(axes)) {
+    rows = rows.flatMap((row) => values.map((value) => ({ ...row, [name]: value })));
+  }
+  return rows as { [K in keyof T]: T[K][number] }[];
+}
+
+function arrivalSettings(arrivals: Arrivals): Record<string, string | number> {
+  return arrivals.kind === 'closed'
+    ? { concurrency: arrivals.concurrency }
+    : { rate: arrivals.rate, arrivals: arrivals.kind };
+}
+
+/** "mlp batch 8 concurrency 64": what is not the same for all points. */
+function name(points: { model: string; settings: PointPlan['settings'] }[]): string[] {
+  const varies = (key: string): boolean =>
+    new Set(points.map(({ settings }) => settings[key])).size > 1;
+  return points.map(({ model, settings }) =>
+    [
+      model,
+      ...Object.entries(settings)
+        .filter(([key]) => varies(key) || key === 'concurrency' || key === 'rate')
+        .map(([key, value]) => `${key} ${String(value)}`),
+    ].join(' '),
+  );
+}
+
+function modelPoints(plan: BenchPlan): ModelPoint[] {
+  const cores = os.availableParallelism();
+  const points = product({
+    file: plan.models,
+    precision: plan.precisions ?? ['as-is'],
+    provider: plan.providers ?? [['cpu']],
+    threads: plan.threads,
+    lanes: plan.lanes ?? [undefined],
+    spinning: plan.spinning,
+    call: plan.calls,
+    batch: plan.batch,
+    arrivals: plan.arrivals,
+  }).map(({ file, precision, provider, threads, lanes, spinning, call, batch, arrivals }) => {
+    if (call !== 'run' && !(arrivals.kind === 'closed' && arrivals.concurrency === 1)) {
+      throw new InvalidInputError(`--call ${call} has one request at a time: --concurrency 1`);
+    }
+    const options: ModelOptions = {
+      threads,
+      lanes: lanes ?? defaultLanes(threads || cores, false),
+      spinning,
+      ...(plan.providers && { providers: [...provider] }),
+    };
+    return {
+      file: precision === 'as-is' ? file : variantOf(file, precision),
+      name: modelName(file),
+      options,
+      arrivals,
+      call,
+      inputs: { ...plan.inputs, batch, seed: plan.run.seed },
+      settings: {
+        ...(plan.precisions && { precision }),
+        ...(plan.providers && { provider: provider.join('+') }),
+        threads,
+        lanes: options.lanes!,
+        spinning,
+        call,
+        batch,
+        ...arrivalSettings(arrivals),
+      },
+      id: '',
+    };
+  });
+  const ids = name(points.map((point) => ({ model: point.name, settings: point.settings })));
+  return points.map((point, i) => ({ ...point, id: ids[i]! }));
+}
+
+async function serverPoints(plan: BenchPlan): Promise<PointPlan[]> {
+  const { url: text, ...server } = plan.server!;
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch (cause) {
+    throw new InvalidInputError(
+      `--url: expected a URL such as http://127.0.0.1:8000, got "${text}"`,
+      { cause },
+    );
+  }
+  const points: PointPlan[] = [];
+  for (const model of plan.models) {
+    const options: ServerOptions = { ...server, url, model };
+    const specs = await describeInputs(options);
+    for (const { batch, arrivals } of product({ batch: plan.batch, arrivals: plan.arrivals })) {
+      const inputs = await makeInputs(specs, { ...plan.inputs, batch, seed: plan.run.seed });
+      const subject = serverSubject(options, inputs);
+      points.push({
+        id: '',
+        model,
+        settings: { batch, ...arrivalSettings(arrivals) },
+        arrivals,
+        rows: batch,
+        open: async () => ({ subject, isInProcess: false }),
+      });
+    }
+  }
+  const ids = name([...points]);
+  return points.map((point, i) => ({ ...point, id: ids[i]! }));
+}
+
+export interface BenchOutcome {
+  document: BenchDocument;
+  /** Why it ended early, where nobody asked for that. */
+  failure: Error | undefined;
+}
+
+/**
+ * Measures all points of a plan.
+ *
+ * @param signal ends it; what was measured by then is returned
+ * @throws (rejects) ModelError, InvalidInputError, RunError when nothing could be measured
+ */
+export async function runBench(
+  plan: BenchPlan,
+  signal: AbortSignal,
+  onProgress: (progress: Progress) => void = () => {},
+): Promise<BenchOutcome> {
+  const options: RunOptions = { ...plan.run, signal, onProgress };
+  const { server } = plan;
+  const bench = new ModelBench(plan.withReference);
+  let outcome: RunOutcome = { points: [], partial: false, failure: undefined };
+  let fits: BenchDocument['fits'] = [];
+  let plans: PointPlan[] = [];
+  const models: BenchDocument['models'] = [];
+  try {
+    if (server) {
+      if (plan.fit)
+        throw new InvalidInputError('--fit measures models in this process: not with --url');
+      for (const model of plan.models) {
+        models.push({ name: model, source: `${server.url} ${model}`, bytes: null, sha256: null });
+      }
+      plans = await serverPoints(plan);
+      outcome = await runPoints(plans, options);
+    } else {
+      startRuntime();
+      const points = modelPoints(plan);
+      for (const { file, name: model } of points) {
+        if (models.some(({ source }) => source === file)) continue;
+        const found = await fingerprint(file).catch((cause: Error) => {
+          throw new InvalidInputError(`cannot read model "${file}": ${cause.message}`, { cause });
+        });
+        models.push({ name: model, source: file, ...found });
+      }
+      if (plan.fit) {
+        const fitted = await fitModels(plan, bench, options);
+        outcome = fitted.outcome;
+        fits = fitted.fits;
+      } else {
+        plans = points.map((point) => bench.plan(point));
+        outcome = await runPoints(plans, options);
+      }
+    }
+  } finally {
+    if (server) for (const { open } of plans) await (await open()).subject.close();
+    await bench.close().catch(() => {}); // what did not load has nothing to close
+  }
+  return {
+    document: {
+      format: 'tercel-bench',
+      version: 1,
+      created: new Date().toISOString(),
+      label: plan.label,
+      command: [...plan.command],
+      partial: outcome.partial,
+      machine: describeMachine(),
+      target: {
+        kind: server ? 'server' : 'in-process',
+        url: server?.url ?? null,
+        protocol: server?.protocol ?? null,
+      },
+      models,
+      run: {
+        durationMs: plan.run.durationMs,
+        rounds: plan.run.rounds,
+        stability: plan.run.stability,
+        warmUpMs: plan.run.warmUpMs,
+        seed: plan.run.seed,
+      },
+      points: outcome.points,
+      fits,
+    },
+    failure: outcome.failure,
+  };
+}

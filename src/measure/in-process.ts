@@ -1,0 +1,123 @@
+// Models in this process as points of a sweep: sessions and C loops are made once for all that share them.
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { BareLoop } from '../engine/bare-loop.js';
+import { loadModel } from '../engine/load.js';
+import type { Model } from '../engine/model.js';
+import { InvalidInputError } from '../errors.js';
+import type { ModelOptions } from '../types.js';
+import { CallSubject } from './call-load.js';
+import { makeInputs, type InputChoices } from './inputs.js';
+import type { Arrivals } from './load.js';
+import type { Opened, PointPlan } from './runner.js';
+
+/** How a model is called. */
+export const calls = ['run', 'sync', 'binding'] as const;
+export type Call = (typeof calls)[number];
+
+export interface ModelPoint {
+  readonly file: string;
+  readonly name: string;
+  readonly options: ModelOptions;
+  readonly arrivals: Arrivals;
+  readonly call: Call;
+  readonly inputs: InputChoices;
+  readonly settings: PointPlan['settings'];
+  readonly id: string;
+}
+
+/** What a file's model is called: its name, or in a repository (digits/1/model.onnx) its folder's. */
+export function modelName(file: string): string {
+  const parts = path.resolve(file).split(path.sep);
+  const isVersion = /^\d+$/.test(parts.at(-2) ?? '');
+  return isVersion && parts.length > 3 ? parts.at(-3)! : path.basename(file, path.extname(file));
+}
+
+/** A model file's variant of another precision: model.fp16.onnx beside model.onnx. */
+export function variantOf(file: string, precision: string): string {
+  const { dir, name, ext } = path.parse(file);
+  const variant = path.join(dir, `${name}.${precision}${ext}`);
+  if (!existsSync(variant)) {
+    throw new InvalidInputError(`precision ${precision}: there is no ${variant} beside ${file}`);
+  }
+  return variant;
+}
+
+/** Size and SHA-256 of a file. */
+export async function fingerprint(file: string): Promise<{ bytes: number; sha256: string }> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  return { bytes: statSync(file).size, sha256: hash.digest('hex') };
+}
+
+export class ModelBench {
+  readonly #models = new Map<string, Promise<Model>>();
+  readonly #loops = new Map<string, Promise<BareLoop>>();
+  readonly #withReference: boolean;
+
+  /** @param withReference whether the bare C loop is measured beside each point */
+  constructor(withReference: boolean) {
+    this.#withReference = withReference;
+  }
+
+  plan(point: ModelPoint): PointPlan {
+    const { id, name, settings, arrivals, inputs } = point;
+    let opened: Promise<Opened> | undefined;
+    const open = (): Promise<Opened> => (opened ??= this.#open(point));
+    return { id, model: name, settings, arrivals, rows: inputs.batch, open };
+  }
+
+  async #open({ file, options, arrivals, call, inputs: choices }: ModelPoint): Promise<Opened> {
+    const key = JSON.stringify([file, options]);
+    const model = await this.#once(this.#models, key, () => loadModel(file, options));
+    const inputs = await makeInputs(model.inputs, choices);
+    let run: () => Promise<unknown>;
+    if (call === 'run') run = () => model.run(inputs);
+    else if (call === 'sync') run = async () => model.runSync(inputs);
+    else {
+      const binding = model.bind(
+        Object.fromEntries(Object.entries(inputs).map(([input, { shape }]) => [input, [...shape]])),
+      );
+      for (const [input, { data }] of Object.entries(inputs)) {
+        (binding.inputs[input]!.data as Float32Array).set(data as Float32Array);
+      }
+      run = async () => binding.runSync();
+    }
+    const isWide = call === 'run';
+    const lanes = options.lanes ?? 1;
+    // As many side by side as there are requests to do.
+    const loops = !isWide
+      ? 1
+      : arrivals.kind === 'closed'
+        ? Math.min(lanes, arrivals.concurrency)
+        : lanes;
+    const hasStrings = Object.values(inputs).some(({ dtype }) => dtype === 'string');
+    const reference =
+      this.#withReference && !hasStrings
+        ? async (durationMs: number): Promise<number> => {
+            const shapes = Object.values(inputs).map(({ shape }) => shape);
+            const bare = await this.#once(this.#loops, JSON.stringify([key, shapes, loops]), () =>
+              BareLoop.make(file, options, inputs, loops),
+            );
+            const { runs, elapsedNs } = await bare.run(durationMs);
+            return (runs * choices.batch * 1e9) / elapsedNs;
+          }
+        : undefined;
+    return { subject: new CallSubject(run), reference, isInProcess: true };
+  }
+
+  #once<T>(kept: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> {
+    let made = kept.get(key);
+    if (!made) {
+      made = make();
+      kept.set(key, made);
+    }
+    return made;
+  }
+
+  async close(): Promise<void> {
+    for (const loop of await Promise.all(this.#loops.values())) loop.close();
+    await Promise.all([...this.#models.values()].map(async (model) => (await model).close()));
+  }
+}

@@ -1,0 +1,3 @@
+export function benchHtml(_: unknown): string {
+  return '';
+}

@@ -1,0 +1,57 @@
+// Medians, and how sure one may be of a difference.
+import { randomOf } from './load.js';
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  if (sorted.length === 0) return NaN;
+  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** The value below which a part of 0 to 1 of the others lies, between neighbours where it must. */
+export function quantile(values: readonly number[], part: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = part * (sorted.length - 1);
+  const low = Math.floor(at);
+  const high = Math.min(low + 1, sorted.length - 1);
+  return sorted[low]! + (sorted[high]! - sorted[low]!) * (at - low);
+}
+
+/** The widest of the values around their median, as a part of it. */
+export function spread(values: readonly number[]): number {
+  const middle = median(values);
+  return middle === 0 ? 0 : (Math.max(...values) - Math.min(...values)) / middle;
+}
+
+export interface Interval {
+  value: number;
+  low: number;
+  high: number;
+}
+
+const RESAMPLES = 4000;
+
+/**
+ * How many times as large the median of `b` is as that of `a`, with a confidence interval by the
+ * percentile bootstrap (Efron): both are drawn again, with replacement, 4000 times.
+ *
+ * @param confidence as 0.99
+ */
+export function bootstrapRatio(
+  a: readonly number[],
+  b: readonly number[],
+  confidence: number,
+  seed = 1,
+): Interval {
+  const random = randomOf(seed);
+  const draw = (values: readonly number[]): number =>
+    median(values.map(() => values[Math.floor(random() * values.length)]!));
+  const ratios: number[] = [];
+  for (let i = 0; i < RESAMPLES; i++) ratios.push(draw(b) / draw(a));
+  const tail = (1 - confidence) / 2;
+  return {
+    value: median(b) / median(a),
+    low: quantile(ratios, tail),
+    high: quantile(ratios, 1 - tail),
+  };
+}
