@@ -137,6 +137,7 @@ export interface NativeHttpLoadResult {
   unsent: number;
   bytesIn: number;
   bytesOut: number;
+  startNs: number;
   elapsedNs: number;
   cpuNs: number;
   lateNs: number;

@@ -53,6 +53,7 @@ class HttpLoadTask : public ThreadTask, public Cancellable {
     put("unsent", static_cast<double>(r.unsent));
     put("bytesIn", static_cast<double>(r.bytes_in));
     put("bytesOut", static_cast<double>(r.bytes_out));
+    put("startNs", static_cast<double>(r.start_ns));
     put("elapsedNs", static_cast<double>(r.elapsed_ns));
     put("cpuNs", static_cast<double>(r.cpu_ns));
     put("lateNs", static_cast<double>(r.late_ns));

@@ -81,6 +81,7 @@ class Generator {
     if (!status.ok()) return status;
     start_ns_ = NowNs();
     end_ns_ = start_ns_ + options_.duration_ns;
+    result_->start_ns = start_ns_;
     next_due_ns_ = start_ns_;
     if (options_.rate > 0) Advance();
     while (Step()) {

@@ -53,6 +53,7 @@ struct HttpLoadResult {
   uint64_t unsent = 0;      // at the end: due, but no connection was free
   uint64_t bytes_in = 0;
   uint64_t bytes_out = 0;
+  int64_t start_ns = 0;  // by the monotonic clock
   int64_t elapsed_ns = 0;
   int64_t cpu_ns = 0;       // of the generator's thread
   int64_t late_ns = 0;      // the most that a request was sent late although a connection was free

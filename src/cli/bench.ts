@@ -168,6 +168,7 @@ function summary(document: BenchDocument): void {
 export function benchCommand(): Command {
   return new Command('bench')
     .description('Measure models in this process, or on any server of their protocols')
+    .enablePositionalOptions()
     .usage('[options] <models...>')
     .argument('[models...]', 'model files; with --url, names of models on the server')
     .option('--url <url>', 'a server instead of this process, such as http://127.0.0.1:8000')

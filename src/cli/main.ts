@@ -8,6 +8,7 @@ import { serveCommand } from './serve.js';
 const program = new Command('tercel')
   .description('Native ONNX inference engine and model server')
   .version(version)
+  .enablePositionalOptions() // commands below commands have options of the same names
   .showHelpAfterError('(tercel --help shows the commands, tercel <command> --help their options)')
   .addCommand(serveCommand())
   .addCommand(benchCommand())

@@ -119,6 +119,7 @@ export class CallSubject implements Subject {
     window.signal.throwIfAborted();
     const result = emptyResult();
     const { arrivals } = window;
+    result.startMs = Number(process.hrtime.bigint()) / 1e6;
     const cpu = process.cpuUsage();
     const start = now();
     if (arrivals.kind === 'closed') {

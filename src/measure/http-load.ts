@@ -100,6 +100,7 @@ export class HttpSubject implements Subject {
         firstError: result.firstError,
         unsent: result.unsent,
         unanswered: result.unanswered,
+        startMs: result.startNs / 1e6,
         elapsedMs: result.elapsedNs / 1e6,
         cpuMs: result.cpuNs / 1e6,
         lateMs: result.lateNs / 1e6,

@@ -32,6 +32,8 @@ export interface WindowResult {
   /** Due, but never sent; sent, but not answered by the end. */
   unsent: number;
   unanswered: number;
+  /** When it began, by the monotonic clock, which process.hrtime() reads too. */
+  startMs: number;
   elapsedMs: number;
   /** Processor time: of this process for a model in it; of the load generator for a server. */
   cpuMs: number;
@@ -57,6 +59,7 @@ export function emptyResult(): WindowResult {
     firstError: '',
     unsent: 0,
     unanswered: 0,
+    startMs: 0,
     elapsedMs: 0,
     cpuMs: 0,
     lateMs: 0,

@@ -5,6 +5,7 @@ import { median } from './statistics.js';
 /** A number in as many digits as one reads. */
 export function digits(value: number): string {
   if (!Number.isFinite(value)) return '-';
+  if (value === 0) return '0';
   const size = Math.abs(value);
   if (size >= 1000) return String(Math.round(value));
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
