@@ -83,6 +83,8 @@ export interface NativeModel {
     options: { repeat: number; budgetMs: number; checkRows: boolean; throttle: boolean },
   ): void;
   close(slot: number, drain: boolean): void;
+  /** Ends the profile of a model loaded with one; startNs is by the real-time clock, in nanoseconds. */
+  endProfile(): { file: string; startNs: number };
   /** Ends what is in flight on a model that was closed with `drain`. */
   abandon(): void;
 }
@@ -151,6 +153,14 @@ export interface NativeBareLoop {
   run(slot: number, durationNs: number): void;
   /** Not while it runs. */
   close(): void;
+}
+
+export interface NativeArenaUse {
+  /** Address and bytes, in turns. */
+  slabs: number[];
+  classes: { objectBytes: number; spans: number; freeObjects: number }[];
+  freePageBytes: number;
+  largestFreeBytes: number;
 }
 
 export interface NativeAddon {
@@ -239,6 +249,16 @@ export interface NativeAddon {
     inputs: { name: string; dtype: number; dims: readonly number[]; bytes: Uint8Array }[],
     loops: number,
   ): void;
+  /** Logs every allocation through Tercel's allocator: see native/core/allocation_log.h. */
+  startAllocationLog(capacity: number): void;
+  /** Nanoseconds (monotonic), address and bytes of each, 0 bytes for a free. */
+  stopAllocationLog(): { events: Float64Array; dropped: number } | undefined;
+  arenaUse(): NativeArenaUse | undefined;
+  /** Of the C library's heap; undefined where it does not say. */
+  mallocUse(): { usedBytes: number; freeBytes: number; mappedBytes: number } | undefined;
+  clocks(): { realMinusMonotonicNs: number; monotonicNs: number };
+  /** The completion has bytesPerSecond and flopsPerSecond. */
+  measureRoof(slot: number, threads: number): void;
   connect(makeError: (code: number, message: string) => Error, onWake: () => void): void;
 }
 

@@ -11,6 +11,7 @@
 #include "env.h"
 #include "json.h"
 #include "measure.h"
+#include "profile.h"
 #include "read.h"
 #include "shared_memory.h"
 #include "tasks.h"
@@ -244,7 +245,7 @@ napi_value Init(napi_env env, napi_value exports) {
                     AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
                     AddFunction(env, exports, "setMeta", SetMeta, self) &&
                     AddFunction(env, exports, "connect", Connect, self) &&
-                    AddJsonFunctions(env, exports, self) && AddMeasureFunctions(env, exports, self);
+                    AddJsonFunctions(env, exports, self) && AddMeasureFunctions(env, exports, self) && AddProfileFunctions(env, exports, self);
   return made ? exports : nullptr;
 }
 

@@ -51,6 +51,7 @@ napi_value ModelHandle::Wrap(Ref<AddonEnv> env, std::shared_ptr<Model> model, In
       AddFunction(e, object, "runSync", RunSync, self) && AddFunction(e, object, "run", Run, self) &&
       AddFunction(e, object, "bind", Bind, self) && AddFunction(e, object, "stats", Stats, self) &&
       AddFunction(e, object, "configure", Configure, self) &&
+      AddFunction(e, object, "endProfile", EndProfile, self) &&
       AddFunction(e, object, "warm", Warm, self) && AddFunction(e, object, "abandon", EndRuns, self) &&
       AddFunction(e, object, "close", Close, self);
   return made ? object : nullptr;
@@ -513,6 +514,26 @@ napi_value ModelHandle::EndRuns(napi_env env, napi_callback_info info) {
   auto* self = ReadCall<ModelHandle>(env, info, args);
   if (self->closed_) self->CancelRuns();
   return Undefined(env);
+}
+
+// endProfile(): {file, startNs}: ONNX Runtime's own profile is written, and when it began by the real-time
+// clock
+napi_value ModelHandle::EndProfile(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<ModelHandle>(env, info, args);
+  if (self->closed_) return self->env_->Throw(self->ClosedStatus());
+  uint64_t start_ns = 0;
+  char* file = nullptr;
+  OrtSession* session = self->model_->session();
+  Status status = ToStatus(ort.SessionGetProfilingStartTimeNs(session, &start_ns), Code::kRun);
+  if (status.ok()) {
+    status = ToStatus(ort.SessionEndProfiling(session, DefaultOrtAllocator(), &file), Code::kRun);
+  }
+  if (!status.ok()) return self->env_->Throw(status);
+  Napi::Object object = Napi::Object::New(env);
+  object["file"] = Napi::String::New(env, TakeOrtString(file));
+  object["startNs"] = Napi::Number::New(env, static_cast<double>(start_ns));
+  return object;
 }
 
 // close(slot, drain): with drain, what is in flight goes on to its end

@@ -70,6 +70,7 @@ class ModelHandle : public RefCounted<ModelHandle> {
   static napi_value Warm(napi_env env, napi_callback_info info);
   static napi_value EndRuns(napi_env env, napi_callback_info info);
   static napi_value Close(napi_env env, napi_callback_info info);
+  static napi_value EndProfile(napi_env env, napi_callback_info info);
 
   Status Read(napi_value* args, size_t count) {
     return ReadRequest(env_->env(), env_->meta(), *model_, args, count, &request_);

@@ -1,5 +1,6 @@
 #include "arena.h"
 
+#include <algorithm>
 #include <new>
 
 namespace tercel {
@@ -335,6 +336,30 @@ ArenaStats Arena::Stats() const {
   stats.huge_pages = huge_available_;
   stats.locked = options_.pages.lock;
   return stats;
+}
+
+Arena::Usage Arena::Use() {
+  Usage usage;
+  for (int i = 0; i < kClasses; ++i) {
+    SizeClass& size_class = classes_[i];
+    ClassUse use;
+    use.object_bytes = size_class.bytes;
+    std::lock_guard<std::mutex> lock(size_class.mutex);
+    for (const Span* span = size_class.with_room; span; span = span->next) {
+      ++use.spans;
+      use.free_objects += span->capacity - span->used;
+    }
+    usage.classes.push_back(use);
+  }
+  std::lock_guard<std::mutex> lock(pages_mutex_);
+  for (const Slab* slab : slabs_) {
+    usage.slabs.emplace_back(reinterpret_cast<uintptr_t>(slab), slab->bytes);
+  }
+  for (const Span* span : free_spans_) {
+    usage.free_page_bytes += span->pages * kPageBytes;
+    usage.largest_free_bytes = std::max<uint64_t>(usage.largest_free_bytes, span->pages * kPageBytes);
+  }
+  return usage;
 }
 
 std::atomic<uint64_t> Lease::live_{0};

@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "pages.h"
@@ -47,6 +48,19 @@ struct ArenaStats {
 // Thread-safe. Never destroyed while memory is out (the Runtime's arena lives as long as the process).
 class Arena {
  public:
+  // What one size class has: small spans of it are 64 KiB each.
+  struct ClassUse {
+    size_t object_bytes = 0;
+    uint64_t spans = 0;         // with at least one free object
+    uint64_t free_objects = 0;  // in them
+  };
+  struct Usage {
+    std::vector<std::pair<uintptr_t, size_t>> slabs;  // address and bytes
+    std::vector<ClassUse> classes;
+    uint64_t free_page_bytes = 0;
+    uint64_t largest_free_bytes = 0;
+  };
+
   explicit Arena(const ArenaOptions& options);
   ~Arena();
   Arena(const Arena&) = delete;
@@ -62,6 +76,8 @@ class Arena {
   size_t Trim();
 
   ArenaStats Stats() const;
+  // Looks at everything: for a profile, not for each run.
+  Usage Use();
 
  private:
   struct Slab;

@@ -130,6 +130,7 @@ enum class OnnxKind : int {
   X(105, GetMapKeyType, OrtStatus*, (const OrtMapTypeInfo*, int* out)) \
   X(106, GetMapValueType, OrtStatus*, (const OrtMapTypeInfo*, OrtTypeInfo** out)) \
   X(107, GetSequenceElementType, OrtStatus*, (const OrtSequenceTypeInfo*, OrtTypeInfo** out)) \
+  X(110, SessionEndProfiling, OrtStatus*, (OrtSession*, OrtAllocator*, char** out)) \
   X(111, SessionGetModelMetadata, OrtStatus*, (const OrtSession*, OrtModelMetadata** out)) \
   X(112, ModelMetadataGetProducerName, OrtStatus*, (const OrtModelMetadata*, OrtAllocator*, char** out)) \
   X(113, ModelMetadataGetGraphName, OrtStatus*, (const OrtModelMetadata*, OrtAllocator*, char** out)) \
@@ -150,6 +151,7 @@ enum class OnnxKind : int {
   X(138, BindOutputToDevice, OrtStatus*, (OrtIoBinding*, const char* name, const OrtMemoryInfo*)) \
   X(140, GetBoundOutputValues, OrtStatus*, (const OrtIoBinding*, OrtAllocator*, OrtValue*** out, size_t* count)) \
   X(145, SetLanguageProjection, OrtStatus*, (const OrtEnv*, int language)) \
+  X(146, SessionGetProfilingStartTimeNs, OrtStatus*, (const OrtSession*, uint64_t* out)) \
   X(170, AppendExecutionProviderTensorRt, OrtStatus*, (OrtSessionOptions*, const OrtTensorRTProviderOptionsV2*)) \
   X(171, CreateTensorRtProviderOptions, OrtStatus*, (OrtTensorRTProviderOptionsV2** out)) \
   X(172, UpdateTensorRtProviderOptions, OrtStatus*, (OrtTensorRTProviderOptionsV2*, const char* const* keys, const char* const* values, size_t count)) \

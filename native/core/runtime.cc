@@ -8,6 +8,7 @@
 #include <malloc.h>
 #endif
 
+#include "allocation_log.h"
 #include "model.h"
 
 namespace tercel {
@@ -26,9 +27,11 @@ void* ArenaAlloc(OrtAllocator* self, size_t bytes) {
   // Kernels do not look for null: the library's own allocator throws, and its executor makes a status
   // of it. Returning null killed the process at the first write.
   if (!data) throw std::bad_alloc();
+  AllocationLog::Record(data, bytes);
   return data;
 }
 void ArenaFree(OrtAllocator* self, void* data) {
+  if (data) AllocationLog::Record(data, 0);
   static_cast<ArenaAllocator*>(self)->arena->Free(data);
 }
 const OrtMemoryInfo* ArenaInfo(const OrtAllocator* self) {

@@ -35,7 +35,7 @@ export function compareCommand(): Command {
     .addHelpText(
       'after',
       `
-A difference counts where the confidence interval of the ratio of medians (bootstrap over the rounds) does
+A difference counts where the confidence interval of the ratio of means (bootstrap over the rounds) does
 not hold 1, and it is larger than the margin. Where the results are of one machine and have the bare C loop
 beside each point, ratios are in units of it, which takes out what the machine did meanwhile.`,
     )

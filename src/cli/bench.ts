@@ -236,12 +236,12 @@ export function benchCommand(): Command {
       "a dynamic dimension's, with --fit several, as seq=16,64; may be given again",
       pairs,
     )
-    .option('--duration <time>', 'of one window', duration, 2000)
+    .option('--duration <time>', 'of one window', duration, 500)
     .option(
       '--rounds <number>',
       'windows of each point at least; twice as many where they do not agree',
       wholeNumber,
-      5,
+      20,
     )
     .option(
       '--warm-up <time>',

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { version } from '../version.js';
 import { benchCommand } from './bench.js';
 import { clientCommand } from './client.js';
+import { profileCommand } from './profile.js';
 import { serveCommand } from './serve.js';
 
 const program = new Command('tercel')
@@ -12,6 +13,7 @@ const program = new Command('tercel')
   .showHelpAfterError('(tercel --help shows the commands, tercel <command> --help their options)')
   .addCommand(serveCommand())
   .addCommand(benchCommand())
+  .addCommand(profileCommand())
   .addCommand(clientCommand());
 
 await program.parseAsync();

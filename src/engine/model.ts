@@ -235,6 +235,11 @@ export class Model {
     return new Binding(this.#native, this.#marshaller, shapes);
   }
 
+  /** Writes ONNX Runtime's profile of a model loaded with profilePrefix. @internal */
+  endProfile(): { file: string; startNs: number } {
+    return this.#native.endProfile();
+  }
+
   /** Counters of the session, over all JS threads that share it. */
   stats(): ModelStats {
     if (this.closed) throw new ClosedError('the model was closed');

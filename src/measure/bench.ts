@@ -188,9 +188,9 @@ export async function runBench(
   signal: AbortSignal,
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<BenchOutcome> {
-  const options: RunOptions = { ...plan.run, signal, onProgress };
   const { server } = plan;
   const bench = new ModelBench(plan.withReference);
+  const options: RunOptions = { ...plan.run, signal, onProgress, onRound: () => bench.close() };
   let outcome: RunOutcome = { points: [], partial: false, failure: undefined };
   let fits: BenchDocument['fits'] = [];
   let plans: PointPlan[] = [];
@@ -224,7 +224,7 @@ export async function runBench(
       }
     }
   } finally {
-    if (server) for (const { open } of plans) await (await open()).subject.close();
+    if (server) for (const { open } of plans) await (await open(0)).subject.close();
     await bench.close().catch(() => {}); // what did not load has nothing to close
   }
   return {

@@ -241,6 +241,18 @@ export async function makeInputs(
   for (const name of [...Object.keys(files), ...Object.keys(choices.shapes ?? {})]) {
     if (name !== '') dtypeFor(name, specs, 'inputs');
   }
+  const symbols = new Set(
+    specs.flatMap(({ shape }) => shape.filter((dim) => typeof dim === 'string' && dim !== '')),
+  );
+  for (const name of Object.keys(choices.dimensions ?? {})) {
+    if (symbols.has(name)) continue;
+    throw new InvalidInputError(
+      `the model has no dimension "${name}"` +
+        (symbols.size > 0
+          ? `; it has ${[...symbols].map((symbol) => `"${symbol}"`).join(', ')}`
+          : '; give whole shapes'),
+    );
+  }
   const found: Record<string, Tensor> = {};
   for (const [given, file] of Object.entries(files)) {
     const name = given === '' && specs.length === 1 ? specs[0]!.name : given;

@@ -67,6 +67,28 @@ export function emptyResult(): WindowResult {
   };
 }
 
+/** Adds a stretch of the same load. */
+export function addResult(to: WindowResult, result: WindowResult): void {
+  to.latency.add(result.latency);
+  for (const key of [
+    'completed',
+    'inTime',
+    'unsent',
+    'unanswered',
+    'elapsedMs',
+    'cpuMs',
+  ] as const) {
+    to[key] += result[key];
+  }
+  for (const [kind, count] of Object.entries(result.errors)) {
+    to.errors[kind] = (to.errors[kind] ?? 0) + count;
+  }
+  if (to.firstError === '') to.firstError = result.firstError;
+  if (to.startMs === 0) to.startMs = result.startMs;
+  to.lateMs = Math.max(to.lateMs, result.lateMs);
+  to.gone ||= result.gone;
+}
+
 /** Random numbers of 0 to 1 that a seed decides (mulberry32). */
 export function randomOf(seed: number): () => number {
   let state = seed >>> 0;

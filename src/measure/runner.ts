@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { ModelError, RunError } from '../errors.js';
 import type { BenchPoint, BenchRound } from './document.js';
 import { Histogram } from './histogram.js';
-import type { Arrivals, Subject, WindowResult } from './load.js';
+import { addResult, emptyResult, type Arrivals, type Subject, type WindowResult } from './load.js';
 import { median } from './statistics.js';
 
 /** One point of a sweep. */
@@ -14,7 +14,8 @@ export interface PointPlan {
   readonly arrivals: Arrivals;
   /** Inferences of one request. */
   readonly rows: number;
-  open(): Promise<Opened>;
+  /** For a round; the first is 0. */
+  open(round: number): Promise<Opened>;
 }
 
 export interface Opened {
@@ -35,6 +36,8 @@ export interface RunOptions {
   readonly seed: number;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
+  /** Before each round. */
+  readonly onRound?: () => Promise<void>;
 }
 
 export interface Progress {
@@ -59,8 +62,10 @@ const WARM_WINDOW_MS = 200;
 const WARM_REQUESTS = 200;
 const WARM_WINDOWS = 3;
 const DRAIN_MS = 10_000;
-/** Of the duration of a window: the C loop before it and behind it. */
-const REFERENCE_PART = 0.2;
+/** Where the C loop is measured beside it, a window is cut into slices, in turns with the C loop. */
+const SLICES = 4;
+/** Of a slice. */
+const REFERENCE_PART = 0.5;
 
 interface State {
   readonly plan: PointPlan;
@@ -200,25 +205,32 @@ export async function runPoints(
     for (let i = 0; i < most && !signal.aborted; i++) {
       const isLast = i >= rounds && states.every((state) => isSteady(state, stability));
       if (isLast) break;
+      await options.onRound?.();
       const inTurn = i % 2 === 0 ? states : [...states].reverse();
       for (const state of inTurn) {
         if (signal.aborted) break;
-        const opened = await state.plan.open();
+        const opened = await state.plan.open(i);
         const { reference, isInProcess } = opened;
         if (i === 0) {
           onProgress?.({ point: state.plan, phase: 'warm-up', done, of: states.length * rounds });
           await warmUp(state, (ms) => window(state, opened, ms), options);
         }
-        const referenceMs = (durationMs * REFERENCE_PART) / 2;
-        const before = await reference?.(referenceMs);
-        if (isInProcess) resetPeak();
         const startedMs = performance.now() - began;
-        const result = await window(state, opened, durationMs);
+        if (isInProcess) resetPeak();
+        // An open loop's backlog goes from one slice to the next: it has one.
+        const isSliced = reference !== undefined && state.plan.arrivals.kind === 'closed';
+        const slices = isSliced ? SLICES : 1;
+        const result = emptyResult();
+        const rates: number[] = [];
+        for (let slice = 0; slice < slices && !signal.aborted; slice++) {
+          const sliceMs = durationMs / slices;
+          if (reference) rates.push(await reference(sliceMs * REFERENCE_PART));
+          addResult(result, await window(state, opened, sliceMs));
+        }
         if (isInProcess) state.peakBytes = Math.max(state.peakBytes ?? 0, peakBytes());
-        const after = await reference?.(referenceMs);
         // What was cut short says little.
         if (signal.aborted && result.elapsedMs < durationMs / 2) break;
-        const compared = before === undefined ? null : (before + after!) / 2;
+        const compared = rates.length > 0 ? rates.reduce((x, y) => x + y) / rates.length : null;
         const round = roundOf(result, state.plan, isInProcess, startedMs, compared);
         state.rounds.push(round);
         state.latency.add(result.latency);

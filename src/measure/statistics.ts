@@ -29,10 +29,18 @@ export interface Interval {
   high: number;
 }
 
+/** The mean of what is left without a tenth at either end: steadier than a median where values come in two heaps. */
+export function trimmedMean(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const cut = Math.floor(sorted.length / 10);
+  const kept = sorted.slice(cut, sorted.length - cut);
+  return kept.reduce((sum, value) => sum + value, 0) / kept.length;
+}
+
 const RESAMPLES = 4000;
 
 /**
- * How many times as large the median of `b` is as that of `a`, with a confidence interval by the
+ * How many times as large the trimmed mean of `b` is as that of `a`, with a confidence interval by the
  * percentile bootstrap (Efron): both are drawn again, with replacement, 4000 times.
  *
  * @param confidence as 0.99
@@ -45,12 +53,12 @@ export function bootstrapRatio(
 ): Interval {
   const random = randomOf(seed);
   const draw = (values: readonly number[]): number =>
-    median(values.map(() => values[Math.floor(random() * values.length)]!));
+    trimmedMean(values.map(() => values[Math.floor(random() * values.length)]!));
   const ratios: number[] = [];
   for (let i = 0; i < RESAMPLES; i++) ratios.push(draw(b) / draw(a));
   const tail = (1 - confidence) / 2;
   return {
-    value: median(b) / median(a),
+    value: trimmedMean(b) / trimmedMean(a),
     low: quantile(ratios, tail),
     high: quantile(ratios, 1 - tail),
   };
