@@ -23,7 +23,10 @@ const fastify = {
 const grpc = { group: ['@grpc/*'], message: 'Only server/ knows gRPC.' };
 const undici = { group: ['undici'], message: 'Only client/ talks to servers.' };
 const piscina = { group: ['piscina'], message: 'Only pipeline/pool.ts knows Piscina.' };
-const addon = { group: ['**/native.js'], message: 'Only engine/ talks to the addon.' };
+const addon = {
+  group: ['**/native.js'],
+  message: 'Only engine/ and measure/ talk to the addon.',
+};
 const commander = { group: ['commander'], message: 'Only cli/ parses command lines.' };
 
 export default tseslint.config(
@@ -133,6 +136,12 @@ export default tseslint.config(
       addon,
       commander,
     ],
+  ),
+  // It measures what is below: the addon's clocks and memory, models, servers over their protocols.
+  forbid(
+    ['src/measure/**'],
+    [],
+    [...upward('server', 'cli'), fastify, grpc, undici, piscina, commander],
   ),
   forbid(['src/cli/**'], [], [fastify, grpc, undici, piscina, addon]),
   {

@@ -8,6 +8,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^tercel\/onnxruntime$/, replacement: dist('onnxruntime.js') },
+      { find: /^tercel\/measure$/, replacement: dist('measure/index.js') },
       { find: /^tercel\/client$/, replacement: dist('client/index.js') },
       { find: /^tercel\/(.+)$/, replacement: dist('$1.js') },
       { find: /^tercel$/, replacement: dist('index.js') },

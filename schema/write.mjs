@@ -1,8 +1,14 @@
-// Writes the JSON Schema of model.json from the schema in the source: npm run schema
+// Writes the JSON Schemas of model.json and of bench results from the schemas in the source: npm run schema
 import { writeFileSync } from 'node:fs';
 import { modelJsonSchema } from '../dist/engine/config/schema.js';
+import { benchJsonSchema } from '../dist/measure/document.js';
 
-writeFileSync(
-  new URL('./model.schema.json', import.meta.url),
-  JSON.stringify(modelJsonSchema(), null, 2) + '\n',
-);
+for (const [name, schema] of [
+  ['model', modelJsonSchema()],
+  ['bench', benchJsonSchema()],
+]) {
+  writeFileSync(
+    new URL(`./${name}.schema.json`, import.meta.url),
+    JSON.stringify(schema, null, 2) + '\n',
+  );
+}

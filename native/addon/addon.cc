@@ -229,23 +229,23 @@ napi_value Connect(napi_env env, napi_callback_info info) {
 napi_value Init(napi_env env, napi_value exports) {
   AddonEnv* self = AddonEnv::Create(env);
   if (!self) return nullptr;
-  const bool made = AddFunction(env, exports, "start", Start, self) &&
-                    AddFunction(env, exports, "load", Load, self) &&
-                    AddFunction(env, exports, "next", Next, self) &&
-                    AddFunction(env, exports, "finish", Finish, self) &&
-                    AddFunction(env, exports, "cancel", Cancel, self) &&
-                    AddFunction(env, exports, "flush", Flush, self) &&
-                    AddFunction(env, exports, "allocate", Allocate, self) &&
-                    AddFunction(env, exports, "mapShared", MapShared, self) &&
-                    AddFunction(env, exports, "sharedIntact", SharedIntact, self) &&
-                    AddFunction(env, exports, "detachShared", DetachShared, self) &&
-                    AddFunction(env, exports, "stats", Stats, self) &&
-                    AddFunction(env, exports, "providers", Providers, self) &&
-                    AddFunction(env, exports, "trim", Trim, self) &&
-                    AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
-                    AddFunction(env, exports, "setMeta", SetMeta, self) &&
-                    AddFunction(env, exports, "connect", Connect, self) &&
-                    AddJsonFunctions(env, exports, self) && AddMeasureFunctions(env, exports, self) && AddProfileFunctions(env, exports, self);
+  const bool made =
+      AddFunction(env, exports, "start", Start, self) &&
+      AddFunction(env, exports, "load", Load, self) && AddFunction(env, exports, "next", Next, self) &&
+      AddFunction(env, exports, "finish", Finish, self) &&
+      AddFunction(env, exports, "cancel", Cancel, self) &&
+      AddFunction(env, exports, "flush", Flush, self) &&
+      AddFunction(env, exports, "allocate", Allocate, self) &&
+      AddFunction(env, exports, "mapShared", MapShared, self) &&
+      AddFunction(env, exports, "sharedIntact", SharedIntact, self) &&
+      AddFunction(env, exports, "detachShared", DetachShared, self) &&
+      AddFunction(env, exports, "stats", Stats, self) &&
+      AddFunction(env, exports, "providers", Providers, self) &&
+      AddFunction(env, exports, "trim", Trim, self) &&
+      AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
+      AddFunction(env, exports, "setMeta", SetMeta, self) &&
+      AddFunction(env, exports, "connect", Connect, self) && AddJsonFunctions(env, exports, self) &&
+      AddMeasureFunctions(env, exports, self) && AddProfileFunctions(env, exports, self);
   return made ? exports : nullptr;
 }
 

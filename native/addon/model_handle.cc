@@ -516,8 +516,8 @@ napi_value ModelHandle::EndRuns(napi_env env, napi_callback_info info) {
   return Undefined(env);
 }
 
-// endProfile(): {file, startNs}: ONNX Runtime's own profile is written, and when it began by the real-time
-// clock
+// endProfile(): {file, startNs}: ONNX Runtime's own profile is written, and when it began by the
+// real-time clock
 napi_value ModelHandle::EndProfile(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<ModelHandle>(env, info, args);

@@ -163,7 +163,7 @@ async function serverPoints(plan: BenchPlan): Promise<PointPlan[]> {
         settings: { batch, ...arrivalSettings(arrivals) },
         arrivals,
         rows: batch,
-        open: async () => ({ subject, isInProcess: false }),
+        open: () => Promise.resolve({ subject, isInProcess: false }),
       });
     }
   }
@@ -191,7 +191,7 @@ export async function runBench(
   const { server } = plan;
   const bench = new ModelBench(plan.withReference);
   const options: RunOptions = { ...plan.run, signal, onProgress, onRound: () => bench.close() };
-  let outcome: RunOutcome = { points: [], partial: false, failure: undefined };
+  let outcome: RunOutcome;
   let fits: BenchDocument['fits'] = [];
   let plans: PointPlan[] = [];
   const models: BenchDocument['models'] = [];
@@ -224,7 +224,7 @@ export async function runBench(
       }
     }
   } finally {
-    if (server) for (const { open } of plans) await (await open(0)).subject.close();
+    if (server) for (const one of plans) await (await one.open(0)).subject.close();
     await bench.close().catch(() => {}); // what did not load has nothing to close
   }
   return {

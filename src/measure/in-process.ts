@@ -51,6 +51,15 @@ export async function fingerprint(file: string): Promise<{ bytes: number; sha256
   return { bytes: statSync(file).size, sha256: hash.digest('hex') };
 }
 
+/** What is done at once, as a promise; what it throws too. */
+function soon(work: () => unknown): Promise<unknown> {
+  try {
+    return Promise.resolve(work());
+  } catch (error) {
+    return Promise.reject(error);
+  }
+}
+
 export class ModelBench {
   readonly #models = new Map<string, Promise<Model>>();
   readonly #loops = new Map<string, Promise<BareLoop>>();
@@ -77,7 +86,7 @@ export class ModelBench {
     const inputs = await makeInputs(model.inputs, choices);
     let run: () => Promise<unknown>;
     if (call === 'run') run = () => model.run(inputs);
-    else if (call === 'sync') run = async () => model.runSync(inputs);
+    else if (call === 'sync') run = () => soon(() => model.runSync(inputs));
     else {
       const binding = model.bind(
         Object.fromEntries(Object.entries(inputs).map(([input, { shape }]) => [input, [...shape]])),
@@ -85,7 +94,7 @@ export class ModelBench {
       for (const [input, { data }] of Object.entries(inputs)) {
         (binding.inputs[input]!.data as Float32Array).set(data as Float32Array);
       }
-      run = async () => binding.runSync();
+      run = () => soon(() => binding.runSync());
     }
     const isWide = call === 'run';
     const lanes = options.lanes ?? 1;

@@ -92,7 +92,7 @@ function withRows(tensor: Tensor, shape: readonly number[], where: string): Tens
   for (let at = 0; at < wanted; at += source.length) {
     made.set(source.subarray(0, Math.min(source.length, wanted - at)), at);
   }
-  return { dtype: tensor.dtype, shape: [...shape], data: made } as Tensor;
+  return { dtype: tensor.dtype, shape: [...shape], data: made };
 }
 
 /** Nested lists of numbers or strings, flat, and their shape. */
@@ -122,7 +122,7 @@ function tensorOf(dtype: DType, shape: number[], flat: unknown[], where: string)
     }
     (numbers as unknown as (number | bigint)[])[i] = isBig ? BigInt(number) : number;
   });
-  return { dtype, shape, data: numbers } as Tensor;
+  return { dtype, shape, data: numbers };
 }
 
 /** An infer request of the Open Inference Protocol, an object of inputs, or the data of the only one. */
@@ -214,7 +214,7 @@ async function fromImage(file: string, spec: InputSpec, shape: readonly number[]
     }
   }
   const data = spec.dtype === 'uint8' ? planes : Float32Array.from(planes, (value) => value / 255);
-  return { dtype: spec.dtype, shape: [1, ...dims], data } as Tensor;
+  return { dtype: spec.dtype, shape: [1, ...dims], data };
 }
 
 function read(file: string): Uint8Array {

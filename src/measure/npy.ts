@@ -62,7 +62,7 @@ export function readNpy(bytes: Uint8Array, name: string): Tensor {
   }
   const copy = new ArrayBuffer(count * size);
   new Uint8Array(copy).set(data.subarray(0, count * size));
-  return { dtype, shape, data: viewOf(dtype, copy) } as Tensor;
+  return { dtype, shape, data: viewOf(dtype, copy) };
 }
 
 /** Reads a .npz file: arrays by name. */

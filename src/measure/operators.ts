@@ -48,6 +48,9 @@ function shapes(value: unknown): number[][] {
   });
 }
 
+const textOf = (value: unknown): string =>
+  typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+
 const product = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);
 
 /** Operators that do one thing, or about one, with each element. */
@@ -120,10 +123,10 @@ export function readOperators(
     if (!run || kernel.ts < run.ts) continue;
     const args = kernel.args ?? {};
     const name = kernel.name.slice(0, -'_kernel_time'.length);
-    const operator = String(args['op_name'] ?? '');
+    const operator = textOf(args['op_name']);
     spans.push({ name, operator, from: kernel.ts, to: kernel.ts + kernel.dur, run: at });
     if (at < skip) continue;
-    const key = `${String(args['node_index'] ?? '')} ${name}`;
+    const key = `${textOf(args['node_index'])} ${name}`;
     const outputs = shapes(args['output_type_shape']);
     const size = (field: string): number => Number(args[field] ?? 0);
     let node = nodes.get(key);
@@ -131,7 +134,7 @@ export function readOperators(
       node = {
         name,
         operator,
-        provider: String(args['provider'] ?? '').replace('ExecutionProvider', ''),
+        provider: textOf(args['provider']).replace('ExecutionProvider', ''),
         us: 0,
         bytes: size('output_size') + size('parameter_size') + size('activation_size'),
         flops: flopsOf(operator, shapes(args['input_type_shape']), outputs),

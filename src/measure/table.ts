@@ -163,8 +163,8 @@ export function csv({ points }: BenchDocument): string {
     'unanswered',
     'startedMs',
   ] as const;
-  const quote = (value: unknown): string => {
-    const text = value === null || value === undefined ? '' : String(value as string);
+  const quote = (value: string | number | boolean | null | undefined): string => {
+    const text = value === null || value === undefined ? '' : String(value);
     return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const lines = [['model', ...keys, 'round', ...figures].join(',')];

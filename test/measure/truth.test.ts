@@ -2,9 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { Histogram } from 'tercel/measure/histogram';
-import { HttpSubject } from 'tercel/measure/http-load';
-import type { Arrivals, WindowResult } from 'tercel/measure/load';
+import { Histogram, HttpSubject, type Arrivals, type WindowResult } from 'tercel/measure';
 import { afterEach, describe, expect, it } from 'vitest';
 
 const program = fileURLToPath(new URL('../support/slow-server.mjs', import.meta.url));
