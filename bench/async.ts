@@ -104,6 +104,7 @@ export async function async(): Promise<Bar[]> {
         name: 'tiny, one at a time, of its time',
         value: median(one),
         text: `${show(one)}x`,
+        values: one,
         bar: 0.35,
         direction: 'at most',
       });
@@ -112,6 +113,7 @@ export async function async(): Promise<Bar[]> {
         name: 'tiny, 64 in flight, of its throughput',
         value: median(many),
         text: `${show(many)}x`,
+        values: many,
         bar: 4,
         direction: 'at least',
       });

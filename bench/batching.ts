@@ -81,6 +81,7 @@ function bar(name: string, values: number[], limit: number, direction: Bar['dire
     name,
     value: median(values),
     text: `${show(values)}x`,
+    values,
     bar: limit,
     direction,
   };

@@ -102,6 +102,7 @@ export async function overGrpc(): Promise<Bar[]> {
     name: 'mlp over gRPC, of grpc-js without inference',
     value: median(values),
     text: `${show(values)}x`,
+    values,
     bar: 0.9,
     direction: 'at least',
   };

@@ -47,7 +47,14 @@ export async function http(): Promise<Bar[]> {
   console.log(`bare run ${show(bareUs)} us`);
   const bars: Bar[] = [];
   const add = (name: string, values: number[], bar: number, direction: Bar['direction']): void => {
-    const result: Bar = { name, value: median(values), text: `${show(values)}x`, bar, direction };
+    const result: Bar = {
+      name,
+      value: median(values),
+      text: `${show(values)}x`,
+      values,
+      bar,
+      direction,
+    };
     bars.push(result);
     print(result);
   };

@@ -26,7 +26,7 @@ function timed(work: () => unknown): number {
   return performance.now() - start;
 }
 
-function codec(): Bar[] {
+export function codec(): Bar[] {
   const values = Float32Array.from({ length: ELEMENTS }, () => Math.random());
   const data = Array.from(values);
   const text = Buffer.from(
@@ -75,6 +75,7 @@ function bar(name: string, values: number[], limit: number): Bar {
     name,
     value: median(values),
     text: `${show(values)}x`,
+    values,
     bar: limit,
     direction: 'at least',
   };

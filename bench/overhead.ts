@@ -51,7 +51,7 @@ export async function overhead(): Promise<Bar[]> {
     console.log(`${name}: C loop ${show(floorNs.map((n) => n / 1000))} us`);
     for (const label of Object.keys(paths)) {
       const ratio = ratios(ns[label]!, floorNs);
-      const text = `${median(ratio).toFixed(3)}x, ${(median(ns[label]!) / 1000).toFixed(2)} us`;
+      const text = `${show(ratio, 3)}x, ${(median(ns[label]!) / 1000).toFixed(2)} us`;
       const limits = BARS[name]!;
       const bar =
         label === 'binding.runSync()'
@@ -63,6 +63,7 @@ export async function overhead(): Promise<Bar[]> {
         const result: Bar = {
           name: `${name}: ${label}`,
           value: median(ratio),
+          values: ratio,
           text,
           bar,
           direction: 'at most',

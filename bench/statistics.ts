@@ -26,6 +26,8 @@ export interface Bar {
   /** Measured, as it is to be compared. */
   value: number;
   text: string;
+  /** Round by round, where there are rounds. */
+  values?: readonly number[];
   /** What must hold. */
   bar: number;
   direction: 'at most' | 'at least';
@@ -33,6 +35,11 @@ export interface Bar {
 
 export function holds(bar: Bar): boolean {
   return bar.direction === 'at most' ? bar.value <= bar.bar : bar.value >= bar.bar;
+}
+
+/** Whether any round of it holds: worse than the bar by more than the noise of the run itself, if not. */
+export function holdsWithinNoise(bar: Bar): boolean {
+  return (bar.values ?? [bar.value]).some((value) => holds({ ...bar, value }));
 }
 
 export function print(bar: Bar): void {

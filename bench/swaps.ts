@@ -113,7 +113,7 @@ export async function swaps(): Promise<Bar[]> {
   }
   const bars: Bar[] = [];
   const add = (name: string, values: number[], bar: number, direction: Bar['direction']): void => {
-    bars.push({ name, value: median(values), text: show(values), bar, direction });
+    bars.push({ name, value: median(values), text: show(values), values, bar, direction });
     print(bars.at(-1)!);
   };
   add('ten swaps: failed requests', failed, 0, 'at most');

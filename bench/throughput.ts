@@ -41,6 +41,7 @@ export async function throughput(): Promise<Bar[]> {
       name: `${name}: run(), of the C loop's throughput`,
       value: median(ratio),
       text: show(ratio, 3),
+      values: ratio,
       bar: 0.97,
       direction: 'at least',
     };
