@@ -18,6 +18,7 @@ import { startup } from './startup.js';
 import { holds, holdsWithinNoise, type Bar } from './statistics.js';
 import { swaps } from './swaps.js';
 import { throughput } from './throughput.js';
+import { watching } from './watching.js';
 
 type Question = () => Bar[] | Promise<Bar[]>;
 const questions: Record<string, { title: string; ask: Question; short?: Question }> = {
@@ -35,6 +36,7 @@ const questions: Record<string, { title: string; ask: Question; short?: Question
   'shared-memory': { title: 'What does an image cost that need not be sent?', ask: sharedMemory },
   serving: { title: 'Is compute lost when large models are served?', ask: serving },
   swaps: { title: 'Do versions come and go unnoticed?', ask: swaps },
+  watching: { title: 'What does watching a model cost while it serves?', ask: watching },
   startup: {
     title: 'How soon is the first result there, and what does it hold?',
     ask: startup,
@@ -79,7 +81,7 @@ function refreshReadme(): void {
   const from = text.indexOf(begin);
   const to = text.indexOf(end);
   if (from < 0 || to < from) throw new Error('README.md has no place for the bars');
-  const made = `${begin}\n\n${rows.join('\n')}\n\n${end}`;
+  const made = `${begin}\n<!-- prettier-ignore-start -->\n\n${rows.join('\n')}\n\n<!-- prettier-ignore-end -->\n${end}`;
   writeFileSync(readme, text.slice(0, from) + made + text.slice(to + end.length));
 }
 

@@ -132,7 +132,7 @@ export interface NativeHttpLoad {
 
 export interface NativeHttpLoadResult {
   completed: number;
-  inTime: number;
+  perSecond: number;
   statuses: Record<string, number>;
   broken: number;
   unanswered: number;

@@ -7,6 +7,7 @@
 #include "adaptive_lock.h"
 #include "model.h"
 #include "model_handle.h"
+#include "profile.h"
 
 namespace tercel::addon {
 
@@ -119,6 +120,7 @@ void AddonEnv::OnEnvCleanup(void* data) {
 void AddonEnv::CleanUp() {
   closing_ = true;
   StopPolling();
+  StopAllocationLogOf(this);
   Flush();
   // Native threads may be reading this environment's memory: end them first.
   for (JsCompletion* completion : slots_) {

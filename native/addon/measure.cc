@@ -47,7 +47,7 @@ class HttpLoadTask : public ThreadTask, public Cancellable {
     Napi::Object object = Napi::Object::New(env);
     auto put = [&](const char* name, double value) { object[name] = Napi::Number::New(env, value); };
     put("completed", static_cast<double>(r.completed));
-    put("inTime", static_cast<double>(r.in_time));
+    put("perSecond", r.per_second);
     put("broken", static_cast<double>(r.broken));
     put("unanswered", static_cast<double>(r.unanswered));
     put("unsent", static_cast<double>(r.unsent));

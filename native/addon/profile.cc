@@ -19,9 +19,17 @@ namespace {
 
 constexpr uint32_t kMostEvents = 1 << 24;
 
-// The process's: one profile at a time.
+// The process's: one profile at a time. Never destroyed at exit, when threads may still allocate.
 std::mutex log_mutex;
-std::unique_ptr<AllocationLog> the_log;
+AllocationLog* the_log = nullptr;   // protected by log_mutex
+AddonEnv* the_log_owner = nullptr;  // protected by log_mutex; who started it
+
+// REQUIRES: log_mutex held.
+void DropLog() {
+  delete the_log;
+  the_log = nullptr;
+  the_log_owner = nullptr;
+}
 
 napi_value Number(napi_env env, double value) { return Napi::Number::New(env, value); }
 
@@ -33,15 +41,18 @@ napi_value StartLog(napi_env env, napi_callback_info info) {
   if (the_log) {
     return self->Throw(Status::InvalidInput("a profile is being made: one at a time in a process"));
   }
-  the_log.reset(new AllocationLog(std::min(ReadUint32(env, args[0]), kMostEvents)));
+  the_log = new AllocationLog(std::min(ReadUint32(env, args[0]), kMostEvents));
+  the_log_owner = self;
   the_log->Start();
   return Undefined(env);
 }
 
 // stopAllocationLog(): {events: Float64Array of nanoseconds, address and bytes (0: freed), dropped}
-napi_value StopLog(napi_env env, napi_callback_info) {
+napi_value StopLog(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
   std::lock_guard<std::mutex> lock(log_mutex);
-  if (!the_log) return Undefined(env);
+  if (!the_log || the_log_owner != self) return Undefined(env);
   the_log->Stop();
   const size_t count = the_log->size();
   Napi::Float64Array events = Napi::Float64Array::New(env, count * 3);
@@ -54,7 +65,7 @@ napi_value StopLog(napi_env env, napi_callback_info) {
   Napi::Object object = Napi::Object::New(env);
   object["events"] = events;
   object["dropped"] = Number(env, static_cast<double>(the_log->dropped()));
-  the_log.reset();
+  DropLog();
   return object;
 }
 
@@ -146,6 +157,13 @@ napi_value MeasureRoofLater(napi_env env, napi_callback_info info) {
 }
 
 }  // namespace
+
+void StopAllocationLogOf(AddonEnv* env) {
+  std::lock_guard<std::mutex> lock(log_mutex);
+  if (!the_log || the_log_owner != env) return;
+  the_log->Stop();
+  DropLog();
+}
 
 bool AddProfileFunctions(napi_env env, napi_value exports, AddonEnv* self) {
   return AddFunction(env, exports, "startAllocationLog", StartLog, self) &&

@@ -7,6 +7,9 @@
 
 namespace tercel::addon {
 
+// The environment ends: its log, if it has one, ends with it.
+void StopAllocationLogOf(AddonEnv* env);
+
 // False with a pending exception.
 bool AddProfileFunctions(napi_env env, napi_value exports, AddonEnv* self);
 

@@ -97,6 +97,7 @@ Status ReadShape(MetaReader* meta, Argument* out) {
     out->dims[i] = static_cast<int64_t>(dim);
   }
   out->begin = out->end = 0;
+  out->text = nullptr;
   if (out->dtype >= kJsonText) {
     out->dtype -= kJsonText;
     out->begin = static_cast<size_t>(std::max(0.0, meta->Next()));
@@ -148,7 +149,6 @@ Status ReadTensor(napi_env env, const char* role, const ValueInfo& info, napi_va
   }
   // At most 2^53 elements of at most 8 bytes: no overflow.
   argument->bytes = elements * DTypeBytes(argument->type());
-  argument->text = nullptr;
   if (argument->end > 0) return FindText(env, Where(role, info), elements, argument);
   size_t length = 0;
   if (argument->type() == DType::kString) {

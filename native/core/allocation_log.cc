@@ -1,22 +1,27 @@
 #include "allocation_log.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "clock.h"
 
 namespace tercel {
 
 std::atomic<AllocationLog*> AllocationLog::current_{nullptr};
+std::atomic<int64_t> AllocationLog::writers_{0};
 
 AllocationLog::AllocationLog(size_t capacity)
     : capacity_(capacity), events_(new AllocationEvent[capacity]) {}
 
 void AllocationLog::Start() {
   next_.store(0);
-  current_.store(this, std::memory_order_release);
+  current_.store(this);
 }
 
-void AllocationLog::Stop() { current_.store(nullptr); }
+void AllocationLog::Stop() {
+  current_.store(nullptr);
+  while (writers_.load() != 0) std::this_thread::yield();
+}
 
 size_t AllocationLog::size() const {
   return static_cast<size_t>(std::min<uint64_t>(next_.load(), capacity_));

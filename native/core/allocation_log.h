@@ -23,6 +23,7 @@ class AllocationLog {
 
   // Begins anew. REQUIRES: no other is on.
   void Start();
+  // Nothing is written after it returns.
   void Stop();
   // Events in the order of their places; those beyond the capacity are only counted.
   size_t size() const;
@@ -30,7 +31,11 @@ class AllocationLog {
   const AllocationEvent* events() const { return events_.get(); }
 
   static void Record(const void* address, size_t bytes) {
-    if (AllocationLog* log = current_.load(std::memory_order_acquire)) log->Add(address, bytes);
+    if (!current_.load(std::memory_order_relaxed)) return;
+    // Stop() waits for who is here: the log may be gone after it.
+    writers_.fetch_add(1);
+    if (AllocationLog* log = current_.load()) log->Add(address, bytes);
+    writers_.fetch_sub(1);
   }
 
  private:
@@ -40,6 +45,7 @@ class AllocationLog {
   const std::unique_ptr<AllocationEvent[]> events_;
   std::atomic<uint64_t> next_{0};
   static std::atomic<AllocationLog*> current_;
+  static std::atomic<int64_t> writers_;
 };
 
 }  // namespace tercel

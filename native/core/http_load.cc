@@ -55,7 +55,9 @@ struct Connection {
   size_t written = 0;
   int64_t due_ns = 0;
   int64_t sent_ns = 0;
-  int64_t retry_ns = 0;  // no socket until then
+  int64_t retry_ns = 0;     // no socket until then
+  uint64_t answered = 0;    // with a 2xx status
+  int64_t answered_ns = 0;  // the last of them
   HttpAnswer answer;
 };
 
@@ -88,7 +90,16 @@ class Generator {
     }
     result_->elapsed_ns = std::min(NowNs(), end_ns_) - start_ns_;
     result_->cpu_ns = ThreadCpuNs() - cpu;
-    for (const Connection& connection : connections_) result_->unanswered += connection.busy;
+    for (const Connection& connection : connections_) {
+      result_->unanswered += connection.busy;
+      if (open_loop() || connection.answered == 0) continue;
+      result_->per_second += static_cast<double>(connection.answered) * 1e9 /
+                             static_cast<double>(connection.answered_ns - start_ns_);
+    }
+    if (open_loop() && result_->elapsed_ns > 0) {
+      result_->per_second =
+          static_cast<double>(in_time_) * 1e9 / static_cast<double>(result_->elapsed_ns);
+    }
     result_->unsent += waiting_.size();
     return {};
   }
@@ -362,7 +373,9 @@ class Generator {
     ++result_->service[HistogramIndex(now - connection.sent_ns)];
     result_->max_ns = std::max(result_->max_ns, latency);
     ++result_->completed;
-    result_->in_time += now < end_ns_;
+    in_time_ += now < end_ns_;
+    ++connection.answered;
+    connection.answered_ns = now;
     __atomic_fetch_add(&progress_->completed, 1, __ATOMIC_RELAXED);
   }
 
@@ -391,6 +404,7 @@ class Generator {
   double due_exact_ = 0;  // from the start: rounded gaps would add up
   int64_t freed_ns_ = 0;  // since when a connection is free
   size_t next_request_ = 0;
+  uint64_t in_time_ = 0;  // answers within the duration
   size_t connected_ = 0;
   size_t in_flight_ = 0;
   size_t reopening_ = 0;

@@ -46,7 +46,9 @@ struct HttpLoadResult {
   std::vector<uint32_t> service = std::vector<uint32_t>(kHistogramBuckets);
   int64_t max_ns = 0;
   uint64_t completed = 0;  // answers with a 2xx status
-  uint64_t in_time = 0;    // of them, before the duration was over: what throughput counts
+  // Of them a second: in a closed loop each connection's by its own last answer, added up, so that what
+  // is on its way when the time is over is not lost; in an open loop those within the duration.
+  double per_second = 0;
   std::map<int, uint64_t> other_statuses;
   uint64_t broken = 0;      // connections that ended while a request was on its way
   uint64_t unanswered = 0;  // at the end

@@ -73,12 +73,14 @@ struct UnreadInputs {
     size_t end;
     size_t offset;  // of `begin` in the request's body, for errors
   };
+  static constexpr size_t kMostKeptBytes = 32 * 1024;
   std::string text;  // the inputs', one behind the other
   std::vector<Input> inputs;
 
   bool empty() const { return inputs.empty(); }
-  // Keeps the memory for the next request.
+  // Keeps the memory for the next request, unless it is a lot.
   void Clear() {
+    if (text.capacity() > kMostKeptBytes) text = std::string();
     text.clear();
     inputs.clear();
   }

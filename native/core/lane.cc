@@ -254,6 +254,7 @@ void Scheduler::LaneLoop(Lane* lane) {
 void Scheduler::RunBatch(Lane* lane) {
   lane->retried = lane->predictions_dropped = false;
   lane->read_ns = 0;
+  lane->ran = true;
   lane->part_statuses.clear();
   lane->part_outputs.clear();
   if (!lane->block) {
@@ -266,7 +267,10 @@ void Scheduler::RunBatch(Lane* lane) {
   }
   lane->part_outputs.emplace_back();
   const uint32_t first_row = lane->parts.front().first_row;
-  if (lane->any_unread && !ReadInputs(lane)) return;
+  if (lane->any_unread && !ReadInputs(lane)) {
+    lane->ran = false;
+    return;
+  }
   lane->status =
       RunRows(lane, first_row, lane->rows, lane->parts.size() > 1, &lane->part_outputs.front());
   if (!lane->status.ok() && lane->parts.size() > 1) {
@@ -488,7 +492,8 @@ void Scheduler::EndJob(Job* job, Status status) {
     ++(job->status.code() == Code::kTimeout ? stats_.expired : stats_.cancelled);
   } else {
     job->status = std::move(status);
-    if (!job->status.ok()) {
+    // What was no input is the client's mistake, as where it is refused at once.
+    if (!job->status.ok() && job->status.code() != Code::kInvalidInput) {
       ++stats_.failed;
       stats_.failed_ns += job->finished_ns - job->submitted_ns;
     }
@@ -524,7 +529,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
   const int64_t ns = lane->busy_ns - lane->read_ns;
   lane->running = false;
   last_finish_ns_ = now;
-  CountRun(lane->rows, ns);
+  if (lane->ran) CountRun(lane->rows, ns);
   const bool single = lane->parts.size() == 1;
   if (lane->status.ok()) {
     batch_time_.Add(ns);

@@ -38,6 +38,7 @@ struct Lane {
   int64_t read_ns = 0;      // of them, before it: inputs that came as JSON
   Status status;            // of the last run
   bool retried = false;
+  bool ran = false;  // the graph, at all
   bool predictions_dropped = false;
   std::vector<Status> part_statuses;
   std::vector<Ref<SharedOutputs>> part_outputs;

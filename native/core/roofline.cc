@@ -12,7 +12,7 @@
 // The widest multiply-adds that the processor has; chosen when the program starts, which is before
 // ThreadSanitizer is ready for it.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
-#define TERCEL_WIDEST __attribute__((target_clones("avx512f", "avx2,fma", "default")))
+#define TERCEL_WIDEST __attribute__((target_clones("avx512f", "arch=haswell", "default")))
 #else
 #define TERCEL_WIDEST
 #endif

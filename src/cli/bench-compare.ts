@@ -68,6 +68,9 @@ beside each point, ratios are in units of it, which takes out what the machine d
         console.log(flags.markdown ? markdown(table) : columns(table));
         if (rows.some(({ relative }) => relative))
           console.log('* in units of the C loop beside it');
+        documents.forEach(({ partial }, i) => {
+          if (partial) console.log(`${files[i]} is partial: its run ended before it was complete`);
+        });
         for (const id of missing) console.log(`not in all of them: ${id}`);
         const loss = worstLoss(rows);
         if (flags.failAbove !== undefined && loss > flags.failAbove) {

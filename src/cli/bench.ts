@@ -15,7 +15,7 @@ import { calls } from '../measure/in-process.js';
 import { protocols } from '../measure/servers.js';
 import { compareCommand } from './bench-compare.js';
 import { reportCommand } from './bench-report.js';
-import { choices, duration, numbers, pairs, part, wholeNumber } from './options.js';
+import { choices, duration, mayWrite, numbers, pairs, part, wholeNumber } from './options.js';
 
 const collect = (text: string, before: string[] = []): string[] => [...before, text];
 
@@ -29,8 +29,8 @@ interface Flags {
   rate?: number[];
   arrivals: 'constant' | 'poisson';
   connections?: number;
-  batch: number[];
-  threads: number[];
+  batch?: number[];
+  threads?: number[];
   lanes?: number[];
   provider?: string;
   precision?: string;
@@ -132,7 +132,7 @@ function planOf(models: string[], flags: Flags): BenchPlan {
     fit: flags.fit ?? false,
     maxP99Ms: flags.maxP99,
     label: flags.label ?? '',
-    command: process.argv.slice(2),
+    command: withoutSecrets(process.argv.slice(2)),
     run: {
       durationMs: flags.duration,
       rounds: flags.rounds,
@@ -141,6 +141,15 @@ function planOf(models: string[], flags: Flags): BenchPlan {
       seed: flags.seed,
     },
   };
+}
+
+/** Results are shared: what is behind --header, or in a URL, is not. */
+function withoutSecrets(words: readonly string[]): string[] {
+  return words.map((word, i) => {
+    if (words[i - 1] === '--header') return '***';
+    if (word.startsWith('--header=')) return '--header=***';
+    return word.replace(/\/\/[^/@]*@/, '//***@');
+  });
 }
 
 function headersOf(lines: string[]): Record<string, string> {
@@ -204,8 +213,8 @@ export function benchCommand(): Command {
       'HTTP connections of an open loop (default: 128)',
       wholeNumber,
     )
-    .option('--batch <numbers>', 'rows of a request', numbers, [1])
-    .option('--threads <numbers>', 'threads of one run', numbers, [1])
+    .option('--batch <numbers>', 'rows of a request (default: 1)', numbers)
+    .option('--threads <numbers>', 'threads of one run (default: 1)', numbers)
     .option(
       '--lanes <numbers>',
       'runs side by side (default: as many as processors / threads)',
@@ -284,6 +293,8 @@ not be done (what was measured by then is written all the same), 130 interrupted
           'tercel bench: which model? Name a file, or with --url a model on the server',
           { exitCode: 2 },
         );
+      // Before hours of measuring, not after.
+      mayWrite('tercel bench', flags.output);
       const line = new ProgressLine(!flags.quiet);
       const interrupt = new AbortController();
       let interrupted = false;
@@ -301,10 +312,10 @@ not be done (what was measured by then is written all the same), 130 interrupted
           (progress) => line.show(progress),
         );
         line.end();
+        summary(document);
         if (flags.output !== undefined) {
           writeFileSync(flags.output, JSON.stringify(document) + '\n');
         }
-        summary(document);
         if (flags.output !== undefined) console.log(`results: ${path.resolve(flags.output)}`);
         if (failure) fail('tercel bench', failure);
         if (interrupted) process.exit(130);

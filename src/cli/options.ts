@@ -1,4 +1,6 @@
 // What several commands' options have in common: values as they are written on a command line.
+import { accessSync, constants, existsSync } from 'node:fs';
+import path from 'node:path';
 import { InvalidArgumentError } from 'commander';
 
 function wrong(expected: string, text: string): never {
@@ -58,4 +60,17 @@ export function choices<T extends string>(known: readonly T[]): (text: string) =
 export function pairs(text: string, before: Record<string, string> = {}): Record<string, string> {
   const at = text.indexOf('=');
   return { ...before, [at < 0 ? '' : text.slice(0, at)]: text.slice(at + 1) };
+}
+
+/** Ends the command where a file cannot be written. */
+export function mayWrite(command: string, ...files: readonly (string | undefined)[]): void {
+  for (const file of files) {
+    if (file === undefined) continue;
+    try {
+      accessSync(existsSync(file) ? file : path.dirname(path.resolve(file)), constants.W_OK);
+    } catch (error) {
+      console.error(`${command}: cannot write ${file}: ${(error as Error).message}`);
+      process.exit(2);
+    }
+  }
 }

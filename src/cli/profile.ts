@@ -6,7 +6,7 @@ import { Command } from 'commander';
 import { profile } from '../measure/profile.js';
 import { profileHtml } from '../measure/profile-html.js';
 import { profileText, traceJson } from '../measure/profile-text.js';
-import { pairs, wholeNumber } from './options.js';
+import { mayWrite, pairs, wholeNumber } from './options.js';
 
 interface Flags {
   threads: number;
@@ -45,6 +45,7 @@ export function profileCommand(): Command {
       // Garbage of JS is no part of a model's memory.
       v8.setFlagsFromString('--expose-gc');
       (globalThis as { gc?: unknown }).gc ??= vm.runInNewContext('gc');
+      mayWrite('tercel profile', flags.output, flags.html, flags.trace);
       const interrupt = new AbortController();
       process.once('SIGINT', () => interrupt.abort(new Error('interrupted')));
       try {

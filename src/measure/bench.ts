@@ -1,5 +1,6 @@
 // A whole run of `tercel bench`: the points of a sweep, measured, as one document.
 import os from 'node:os';
+import path from 'node:path';
 import { InvalidInputError } from '../errors.js';
 import type { ModelOptions } from '../types.js';
 import { defaultLanes } from '../engine/policy.js';
@@ -15,7 +16,7 @@ import {
   type Call,
   type ModelPoint,
 } from './in-process.js';
-import { makeInputs, type InputChoices } from './inputs.js';
+import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
 import type { Arrivals } from './load.js';
 import { describeMachine } from './machine.js';
 import {
@@ -42,8 +43,9 @@ export interface BenchPlan {
     | undefined;
   /** The axes of the sweep: a point for each combination. */
   readonly arrivals: readonly Arrivals[];
-  readonly batch: readonly number[];
-  readonly threads: readonly number[];
+  /** Undefined: 1, or for a fit several. */
+  readonly batch: readonly number[] | undefined;
+  readonly threads: readonly number[] | undefined;
   readonly lanes: readonly number[] | undefined;
   readonly providers: readonly (readonly string[])[] | undefined;
   readonly precisions: readonly string[] | undefined;
@@ -79,6 +81,27 @@ function arrivalSettings(arrivals: Arrivals): Record<string, string | number> {
     : { rate: arrivals.rate, arrivals: arrivals.kind };
 }
 
+/** What inputs there are, where that was said: other sizes are other points. */
+function inputSettings({ inputs }: BenchPlan): Record<string, string> {
+  const said = [
+    ...Object.entries(inputs.dimensions ?? {}).map(([name, size]) => `${name}=${size}`),
+    ...Object.entries(inputs.shapes ?? {}).map(([name, shape]) => `${name}=${shape.join('x')}`),
+    ...Object.entries(inputs.files ?? {}).map(([name, file]) => `${name}=${path.basename(file)}`),
+  ];
+  return said.length > 0 ? { inputs: said.join(' ') } : {};
+}
+
+/** Names of files, told apart by their paths where they are the same. */
+function namesOf(files: readonly string[]): Map<string, string> {
+  const names = files.map((file) => modelName(file));
+  return new Map(
+    files.map((file, i) => {
+      const isShared = names.some((name, k) => name === names[i] && files[k] !== file);
+      return [file, isShared ? `${names[i]} (${file})` : names[i]!];
+    }),
+  );
+}
+
 /** "mlp batch 8 concurrency 64": what is not the same for all points. */
 function name(points: { model: string; settings: PointPlan['settings'] }[]): string[] {
   const varies = (key: string): boolean =>
@@ -95,15 +118,16 @@ function name(points: { model: string; settings: PointPlan['settings'] }[]): str
 
 function modelPoints(plan: BenchPlan): ModelPoint[] {
   const cores = os.availableParallelism();
+  const names = namesOf(plan.models);
   const points = product({
     file: plan.models,
     precision: plan.precisions ?? ['as-is'],
     provider: plan.providers ?? [['cpu']],
-    threads: plan.threads,
+    threads: plan.threads ?? [1],
     lanes: plan.lanes ?? [undefined],
     spinning: plan.spinning,
     call: plan.calls,
-    batch: plan.batch,
+    batch: plan.batch ?? [1],
     arrivals: plan.arrivals,
   }).map(({ file, precision, provider, threads, lanes, spinning, call, batch, arrivals }) => {
     if (call !== 'run' && !(arrivals.kind === 'closed' && arrivals.concurrency === 1)) {
@@ -117,7 +141,7 @@ function modelPoints(plan: BenchPlan): ModelPoint[] {
     };
     return {
       file: precision === 'as-is' ? file : variantOf(file, precision),
-      name: modelName(file),
+      name: names.get(file)!,
       options,
       arrivals,
       call,
@@ -126,10 +150,11 @@ function modelPoints(plan: BenchPlan): ModelPoint[] {
         ...(plan.precisions && { precision }),
         ...(plan.providers && { provider: provider.join('+') }),
         threads,
-        lanes: options.lanes!,
+        ...(plan.lanes && { lanes: options.lanes! }),
         spinning,
         call,
         batch,
+        ...inputSettings(plan),
         ...arrivalSettings(arrivals),
       },
       id: '',
@@ -154,21 +179,61 @@ async function serverPoints(plan: BenchPlan): Promise<PointPlan[]> {
   for (const model of plan.models) {
     const options: ServerOptions = { ...server, url, model };
     const specs = await describeInputs(options);
-    for (const { batch, arrivals } of product({ batch: plan.batch, arrivals: plan.arrivals })) {
+    for (const { batch, arrivals } of product({
+      batch: plan.batch ?? [1],
+      arrivals: plan.arrivals,
+    })) {
       const inputs = await makeInputs(specs, { ...plan.inputs, batch, seed: plan.run.seed });
+      const rows = rowsOf(specs, inputs, batch);
       const subject = serverSubject(options, inputs);
       points.push({
         id: '',
         model,
-        settings: { batch, ...arrivalSettings(arrivals) },
+        settings: { batch, ...inputSettings(plan), ...arrivalSettings(arrivals) },
         arrivals,
-        rows: batch,
-        open: () => Promise.resolve({ subject, isInProcess: false }),
+        open: () => Promise.resolve({ subject, rows, isInProcess: false, isAlone: false }),
       });
     }
   }
   const ids = name([...points]);
   return points.map((point, i) => ({ ...point, id: ids[i]! }));
+}
+
+/** What cannot go together is refused rather than ignored. */
+function checkPlan(plan: BenchPlan): void {
+  const { server, fit, maxP99Ms, dimensionLists } = plan;
+  const isSet = {
+    '--threads': plan.threads !== undefined,
+    '--lanes': plan.lanes !== undefined,
+    '--provider': plan.providers !== undefined,
+    '--precision': plan.precisions !== undefined,
+    '--spinning': plan.spinning.includes(true),
+    '--call': plan.calls.some((call) => call !== 'run'),
+    '--concurrency or --rate': plan.arrivals.some((a) => a.kind !== 'closed' || a.concurrency > 1),
+    '--fit': fit,
+  };
+  const refuse = (names: readonly (keyof typeof isSet)[], why: string): void => {
+    for (const name of names) if (isSet[name]) throw new InvalidInputError(`${name} ${why}`);
+  };
+  if (server) {
+    refuse(
+      ['--threads', '--lanes', '--provider', '--precision', '--spinning', '--call', '--fit'],
+      'is for models in this process: not with --url',
+    );
+  }
+  if (fit) {
+    refuse(
+      ['--lanes', '--precision', '--call', '--concurrency or --rate'],
+      'cannot be chosen with --fit, which runs as many side by side as there are processors',
+    );
+  } else {
+    if (maxP99Ms !== undefined) throw new InvalidInputError('--max-p99 is for --fit');
+    for (const [name, sizes] of Object.entries(dimensionLists)) {
+      if (sizes.length > 1) {
+        throw new InvalidInputError(`--dim ${name}: several sizes are for --fit`);
+      }
+    }
+  }
 }
 
 export interface BenchOutcome {
@@ -189,6 +254,7 @@ export async function runBench(
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<BenchOutcome> {
   const { server } = plan;
+  checkPlan(plan);
   const bench = new ModelBench(plan.withReference);
   const options: RunOptions = { ...plan.run, signal, onProgress, onRound: () => bench.close() };
   let outcome: RunOutcome;
@@ -197,8 +263,6 @@ export async function runBench(
   const models: BenchDocument['models'] = [];
   try {
     if (server) {
-      if (plan.fit)
-        throw new InvalidInputError('--fit measures models in this process: not with --url');
       for (const model of plan.models) {
         models.push({ name: model, source: `${server.url} ${model}`, bytes: null, sha256: null });
       }
@@ -225,7 +289,7 @@ export async function runBench(
     }
   } finally {
     if (server) for (const one of plans) await (await one.open(0)).subject.close();
-    await bench.close().catch(() => {}); // what did not load has nothing to close
+    await bench.close();
   }
   return {
     document: {

@@ -22,30 +22,50 @@ async function closedLoop(
   window: Window,
   result: WindowResult,
 ): Promise<void> {
+  const { signal } = window;
   const start = now();
   const end = start + window.durationMs;
+  let waiting = 0;
+  let isOver = false;
   const caller = async (): Promise<void> => {
     let turned = start;
     let failures = 0;
-    for (let before = now(); before < end && !window.signal.aborted; before = now()) {
+    let answered = 0;
+    let last = start;
+    for (let before = now(); before < end && !signal.aborted; before = now()) {
+      waiting++;
       try {
         await call();
-        const after = now();
-        result.latency.record((after - before) * 1e6);
-        result.completed++;
-        if (after < end) result.inTime++;
+        if (isOver) return;
+        last = now();
+        result.latency.record((last - before) * 1e6);
+        answered++;
         failures = 0;
       } catch (error) {
+        if (isOver) return;
         count(result, error);
-        if (++failures >= 100) return; // in a row: it will not come back
+        if (++failures >= 100) break; // in a row: it will not come back
+      } finally {
+        waiting--;
       }
       if (before - turned > TURN_MS) {
         turned = before;
         await turn();
       }
     }
+    result.completed += answered;
+    if (last > start) result.perSecond += (answered * 1000) / (last - start);
   };
-  await Promise.all(Array.from({ length: concurrency }, caller));
+  const callers = Promise.all(Array.from({ length: concurrency }, caller));
+  // A call that is never answered ends no loop.
+  let isDone = false;
+  const tired = async (): Promise<void> => {
+    const limit = end + window.drainMs;
+    while (!isDone && now() < limit && !signal.aborted) await sleep(20);
+  };
+  await Promise.race([callers.finally(() => (isDone = true)), tired()]);
+  result.unanswered = waiting;
+  isOver = true;
 }
 
 function count(result: WindowResult, error: unknown): void {
@@ -67,6 +87,7 @@ async function openLoop(
   const start = now();
   const end = start + window.durationMs;
   let inFlight = 0;
+  let inTime = 0;
   let due = start;
   const next = (): number => (due += poisson ? -Math.log(1 - random()) * gapMs : gapMs);
   const send = (dueAt: number): void => {
@@ -77,7 +98,7 @@ async function openLoop(
         inFlight--;
         result.latency.record((after - dueAt) * 1e6);
         result.completed++;
-        if (after < end) result.inTime++;
+        if (after < end) inTime++;
       },
       (error: unknown) => {
         inFlight--;
@@ -103,6 +124,7 @@ async function openLoop(
     await (now() < end + 1 ? turn() : sleep(1));
   }
   result.unanswered = inFlight;
+  result.perSecond = (inTime * 1000) / window.durationMs;
 }
 
 /** A function as something that a load can be put on. */

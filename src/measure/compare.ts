@@ -15,6 +15,8 @@ export interface CompareOptions {
 
 export const compareDefaults: CompareOptions = { margin: 0.03, confidence: 0.99 };
 
+const LEAST_ROUNDS = 3;
+
 export type Verdict = 'no difference' | 'better' | 'worse';
 
 export interface Comparison {
@@ -47,6 +49,16 @@ const metrics: readonly Metric[] = [
     relative: (value, reference) => value / reference,
   },
   { name: 'p50 ms', of: ({ p50Us }) => p50Us / 1000, moreIsBetter: false, relative: byTime },
+  {
+    name: 'answered',
+    of: ({ completed, errors, unsent, unanswered }) => {
+      const bad =
+        Object.values(errors).reduce((sum, count) => sum + count, 0) + unsent + unanswered;
+      return completed + bad > 0 ? completed / (completed + bad) : 0;
+    },
+    moreIsBetter: true,
+    relative: (value) => value,
+  },
   { name: 'p99 ms', of: ({ p99Us }) => p99Us / 1000, moreIsBetter: false, relative: byTime },
 ];
 
@@ -85,9 +97,18 @@ export function compareDocuments(
       all.every(({ rounds }) => rounds.every(({ reference }) => reference !== null));
     for (const metric of metrics) {
       if (!concerns(metric, point)) continue;
-      const figures = all.map(({ rounds }) => rounds.map(metric.of));
+      // A round without an answer has no latency.
+      const isLatency = metric.name.endsWith(' ms');
+      const counted = all.map(({ rounds }) => rounds.filter((r) => !isLatency || r.completed > 0));
+      const figures = counted.map((rounds) => rounds.map(metric.of));
+      if (figures.some((values) => values.length === 0 || median(values) === 0)) {
+        throw new InvalidInputError(
+          `${point.id}: nothing was answered, so there is nothing to compare`,
+        );
+      }
+      if (metric.name === 'answered' && figures.flat().every((value) => value === 1)) continue;
       const compared = relative
-        ? all.map(({ rounds }) =>
+        ? counted.map((rounds) =>
             rounds.map((round) => metric.relative(metric.of(round), round.reference!)),
           )
         : figures;
@@ -99,7 +120,12 @@ export function compareDocuments(
         metric: metric.name,
         values: figures.map((values) => median(values)),
         ratios,
-        verdicts: ratios.map((ratio) => judge(ratio, metric.moreIsBetter, margin)),
+        // Of one or two rounds nobody knows how much they vary.
+        verdicts: ratios.map((ratio, i) =>
+          Math.min(compared[0]!.length, compared[i + 1]!.length) < LEAST_ROUNDS
+            ? 'no difference'
+            : judge(ratio, metric.moreIsBetter, margin),
+        ),
         relative,
       });
     }
@@ -124,7 +150,7 @@ export function worstLoss(rows: readonly Comparison[]): number {
   for (const { ratios, verdicts, metric } of rows) {
     ratios.forEach(({ value }, i) => {
       if (verdicts[i] !== 'worse') return;
-      const loss = metric === 'inferences/s' ? 1 - value : value - 1;
+      const loss = metric.endsWith(' ms') ? value - 1 : 1 - value;
       worst = Math.max(worst, loss);
     });
   }

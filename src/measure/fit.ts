@@ -145,14 +145,11 @@ export async function fitModels(
   options: RunOptions,
 ): Promise<{ outcome: RunOutcome; fits: BenchFit[] }> {
   const cores = os.availableParallelism();
-  const batches = plan.batch.length > 1 ? plan.batch : BATCHES;
-  const threads =
-    plan.threads.length > 1
-      ? plan.threads
-      : [1, 2, 4, 8, 16, 32, 64].filter((count) => count <= cores);
+  const batches = plan.batch ?? BATCHES;
+  const threads = plan.threads ?? [1, 2, 4, 8, 16, 32, 64].filter((count) => count <= cores);
   const points: BenchPoint[] = [];
   const fits: BenchFit[] = [];
-  for (const file of plan.models) {
+  const fitOne = async (file: string): Promise<RunOutcome | undefined> => {
     const name = modelName(file);
     const probe = await loadModel(file);
     const specs = probe.inputs;
@@ -166,7 +163,12 @@ export async function fitModels(
       const made = bench.plan({
         file,
         name,
-        options: { threads: count, lanes },
+        options: {
+          threads: count,
+          lanes,
+          spinning: plan.spinning.includes(true),
+          ...(plan.providers && { providers: [...plan.providers[0]!] }),
+        },
         arrivals: { kind: 'closed', concurrency: lanes },
         call: 'run',
         inputs: { ...choices, batch, dimensions },
@@ -185,7 +187,7 @@ export async function fitModels(
       options,
     );
     points.push(...outcome.points);
-    if (outcome.partial) return { outcome: { ...outcome, points }, fits };
+    if (outcome.partial) return outcome;
 
     const samples: Sample[] = outcome.points.map((point, i) => ({
       ...grid[i]!,
@@ -209,6 +211,7 @@ export async function fitModels(
       const dimensions = lists(plan.dimensionLists)[0]!;
       const check = await planFor(predicted.batch, predicted.threads, dimensions);
       const again = await runPoints([check.plan], options);
+      if (again.failure) throw again.failure;
       if (again.points.length > 0) {
         const { rounds } = again.points[0]!;
         checked = {
@@ -246,6 +249,17 @@ export async function fitModels(
       checked,
       bestMeasured,
     });
+    return undefined;
+  };
+  for (const file of plan.models) {
+    try {
+      const ended = await fitOne(file);
+      if (ended) return { outcome: { ...ended, points }, fits };
+    } catch (error) {
+      // What was measured of the models before is kept.
+      if (points.length === 0) throw error;
+      return { outcome: { points, partial: true, failure: error as Error }, fits };
+    }
   }
   return { outcome: { points, partial: options.signal.aborted, failure: undefined }, fits };
 }

@@ -95,7 +95,7 @@ export class HttpSubject implements Subject {
       return {
         latency,
         completed: result.completed,
-        inTime: result.inTime,
+        perSecond: result.perSecond,
         errors,
         firstError: result.firstError,
         unsent: result.unsent,

@@ -8,7 +8,7 @@ import type { Model } from '../engine/model.js';
 import { InvalidInputError } from '../errors.js';
 import type { ModelOptions } from '../types.js';
 import { CallSubject } from './call-load.js';
-import { makeInputs, type InputChoices } from './inputs.js';
+import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
 import type { Arrivals } from './load.js';
 import type { Opened, PointPlan } from './runner.js';
 
@@ -63,6 +63,7 @@ function soon(work: () => unknown): Promise<unknown> {
 export class ModelBench {
   readonly #models = new Map<string, Promise<Model>>();
   readonly #loops = new Map<string, Promise<BareLoop>>();
+  readonly #configurations = new Set<string>();
   readonly #withReference: boolean;
 
   /** @param withReference whether the bare C loop is measured beside each point */
@@ -71,19 +72,21 @@ export class ModelBench {
   }
 
   plan(point: ModelPoint): PointPlan {
-    const { id, name, settings, arrivals, inputs } = point;
+    const { id, name, settings, arrivals } = point;
+    this.#configurations.add(JSON.stringify([point.file, point.options]));
     let opened: { round: number; made: Promise<Opened> } | undefined;
     const open = (round: number): Promise<Opened> => {
       if (opened?.round !== round) opened = { round, made: this.#open(point) };
       return opened.made;
     };
-    return { id, model: name, settings, arrivals, rows: inputs.batch, open };
+    return { id, model: name, settings, arrivals, open };
   }
 
   async #open({ file, options, arrivals, call, inputs: choices }: ModelPoint): Promise<Opened> {
     const key = JSON.stringify([file, options]);
     const model = await this.#once(this.#models, key, () => loadModel(file, options));
     const inputs = await makeInputs(model.inputs, choices);
+    const rows = rowsOf(model.inputs, inputs, choices.batch);
     let run: () => Promise<unknown>;
     if (call === 'run') run = () => model.run(inputs);
     else if (call === 'sync') run = () => soon(() => model.runSync(inputs));
@@ -113,10 +116,11 @@ export class ModelBench {
               BareLoop.make(file, options, inputs, loops),
             );
             const { runs, elapsedNs } = await bare.run(durationMs);
-            return (runs * choices.batch * 1e9) / elapsedNs;
+            return (runs * rows * 1e9) / elapsedNs;
           }
         : undefined;
-    return { subject: new CallSubject(run), reference, isInProcess: true };
+    const isAlone = !reference && this.#configurations.size === 1;
+    return { subject: new CallSubject(run), rows, reference, isInProcess: true, isAlone };
   }
 
   #once<T>(kept: Map<string, Promise<T>>, key: string, make: () => Promise<T>): Promise<T> {
@@ -133,8 +137,13 @@ export class ModelBench {
    * stays for as long as it is loaded: so each round loads it anew, and the rounds show it.
    */
   async close(): Promise<void> {
-    for (const loop of await Promise.all(this.#loops.values())) loop.close();
-    await Promise.all([...this.#models.values()].map(async (model) => (await model).close()));
+    // What did not load has nothing to close.
+    const [loops, models] = [
+      await Promise.allSettled(this.#loops.values()),
+      await Promise.allSettled(this.#models.values()),
+    ];
+    for (const loop of loops) if (loop.status === 'fulfilled') loop.value.close();
+    for (const model of models) if (model.status === 'fulfilled') await model.value.close();
     this.#loops.clear();
     this.#models.clear();
   }

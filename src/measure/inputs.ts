@@ -296,3 +296,29 @@ export async function makeInputs(
   }
   return inputs;
 }
+
+/**
+ * The inferences of one request: its rows, which have to be as many as were asked for.
+ *
+ * @throws InvalidInputError where the model's first dimension is fixed, or a shape says otherwise
+ */
+export function rowsOf(
+  specs: readonly InputSpec[],
+  inputs: Readonly<Record<string, Tensor>>,
+  batch: number,
+): number {
+  const dynamic = specs.filter(({ shape: [first] }) => typeof first === 'string' || first! < 0);
+  if (dynamic.length === 0) {
+    if (batch === 1) return 1;
+    throw new InvalidInputError(
+      `batch ${batch}: no input of the model has a first dimension that can be chosen`,
+    );
+  }
+  for (const { name } of dynamic) {
+    const rows = inputs[name]!.shape[0];
+    if (rows !== batch) {
+      throw new InvalidInputError(`input "${name}" has ${rows} rows, where the batch is ${batch}`);
+    }
+  }
+  return batch;
+}

@@ -22,9 +22,13 @@ export interface Window {
 export interface WindowResult {
   /** From when a request was due; in a closed loop, from when it was sent. Of good answers only. */
   readonly latency: Histogram;
-  /** Good answers in all, and before the duration was over. */
+  /** Good answers. */
   completed: number;
-  inTime: number;
+  /**
+   * Of them a second. In a closed loop the sum over the callers, each by its own last answer: what is on its
+   * way when the time is over would be lost otherwise. In an open loop those within the duration.
+   */
+  perSecond: number;
   /** What went wrong, and how often. */
   readonly errors: Record<string, number>;
   /** An answer that was not good, in the server's words. */
@@ -54,7 +58,7 @@ export function emptyResult(): WindowResult {
   return {
     latency: new Histogram(),
     completed: 0,
-    inTime: 0,
+    perSecond: 0,
     errors: {},
     firstError: '',
     unsent: 0,
@@ -70,14 +74,12 @@ export function emptyResult(): WindowResult {
 /** Adds a stretch of the same load. */
 export function addResult(to: WindowResult, result: WindowResult): void {
   to.latency.add(result.latency);
-  for (const key of [
-    'completed',
-    'inTime',
-    'unsent',
-    'unanswered',
-    'elapsedMs',
-    'cpuMs',
-  ] as const) {
+  const elapsedMs = to.elapsedMs + result.elapsedMs;
+  if (elapsedMs > 0) {
+    const sum = to.perSecond * to.elapsedMs + result.perSecond * result.elapsedMs;
+    to.perSecond = sum / elapsedMs;
+  }
+  for (const key of ['completed', 'unsent', 'unanswered', 'elapsedMs', 'cpuMs'] as const) {
     to[key] += result[key];
   }
   for (const [kind, count] of Object.entries(result.errors)) {

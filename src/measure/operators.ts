@@ -116,6 +116,17 @@ export function readOperators(
   const kernels = events
     .filter(({ cat, name }) => cat === 'Node' && name.endsWith('_kernel_time'))
     .sort((x, y) => x.ts - y.ts);
+  // If, Loop and Scan hold their nodes: what these take is theirs.
+  const own = new Map(kernels.map((kernel) => [kernel, kernel.dur]));
+  const around: TraceEvent[] = [];
+  for (const kernel of kernels) {
+    while (around.length > 0 && around.at(-1)!.ts + around.at(-1)!.dur <= kernel.ts) around.pop();
+    const outer = around.at(-1);
+    const isInside =
+      outer && outer.tid === kernel.tid && kernel.ts + kernel.dur <= outer.ts + outer.dur;
+    if (isInside) own.set(outer, Math.max(0, own.get(outer)! - kernel.dur));
+    if (/^(If|Loop|Scan)$/.test(textOf(kernel.args?.['op_name']))) around.push(kernel);
+  }
   let at = 0;
   for (const kernel of kernels) {
     while (at < all.length && all[at]!.ts + all[at]!.dur < kernel.ts) at++;
@@ -142,7 +153,7 @@ export function readOperators(
       };
       nodes.set(key, node);
     }
-    node.us += kernel.dur;
+    node.us += own.get(kernel)!;
   }
   const runUs = runs.reduce((sum, { dur }) => sum + dur, 0) / runs.length;
   const operatorsUs = [...nodes.values()].reduce((sum, { us }) => sum + us, 0) / runs.length;

@@ -130,6 +130,7 @@ export function legend(names: readonly string[]): string {
 
 /** Numbers that a scale is labelled with. */
 export function ticks(low: number, high: number, isLog: boolean): number[] {
+  if (isLog && !(low > 0 && high < Infinity)) return [];
   if (isLog) {
     const list: number[] = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {

@@ -167,7 +167,7 @@ function account({ memory }: Profile): string {
     return `<text x="92" y="${i * 28 + 16}" text-anchor="end">${name}</text>${parts.join('')}`;
   });
   return (
-    `<h2>Resident memory</h2><p>The model takes ${bytesText(memory.growthBytes)}, its weights are ${bytesText(memory.weightsBytes)}; ${percent(memory.explained)} of the growth has an owner.</p>` +
+    `<h2>Resident memory</h2><p>The model takes ${bytesText(memory.growthBytes ?? NaN)}, its weights are ${bytesText(memory.weightsBytes)}; ${percent(memory.explained ?? NaN)} of the growth has an owner.</p>` +
     legend(names) +
     `<svg viewBox="0 0 1100 ${memory.moments.length * 28}" role="img" aria-label="Resident memory by owner">${bars.join('')}</svg>` +
     sortableTable(head!, cells)

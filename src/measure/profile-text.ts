@@ -73,7 +73,7 @@ export function profileText({ model, settings, time, memory, roof, advice }: Pro
         ]
       : []),
     '',
-    `Memory: the model takes ${bytesText(memory.growthBytes)} resident, its weights are ${bytesText(memory.weightsBytes)}; ${percent(memory.explained)} of the growth has an owner`,
+    `Memory: the model takes ${bytesText(memory.growthBytes ?? NaN)} resident, its weights are ${bytesText(memory.weightsBytes)}; ${percent(memory.explained ?? NaN)} of the growth has an owner`,
     columns(accountRows(memory.moments)),
     '',
     `Through Tercel's allocator, ${bytesText(allocations.peak.bytes)} alive at the peak:`,

@@ -12,7 +12,7 @@ import { native } from '../native.js';
 import type { Tensor } from '../tensor.js';
 import type { ModelOptions } from '../types.js';
 import { allocationsOf, type AllocationProfile } from './allocations.js';
-import { makeInputs, type InputChoices } from './inputs.js';
+import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
 import { weightBytes } from './weights.js';
 import { describeMachine, type Machine } from './machine.js';
 import { accountMemory, detailMemory, type MemoryAccount, type MemoryDetail } from './memory.js';
@@ -58,9 +58,12 @@ export interface Profile {
     /** Of the weights as the file declares them. */
     weightsBytes: number;
     moments: Moment[];
-    /** Growth of resident memory from before the load to the steady state, and the part with an owner. */
-    growthBytes: number;
-    explained: number;
+    /**
+     * Growth of resident memory from before the load to the steady state, and the part with an owner; null where
+     * the system does not say.
+     */
+    growthBytes: number | null;
+    explained: number | null;
     allocations: AllocationProfile;
     /** Resident memory after each load and unload, in bytes. */
     cycles: number[];
@@ -181,14 +184,19 @@ export async function profile(
   step('a first load');
   const weightsBytes = weightBytes(file);
   const probe = await loadModel(file, modelOptions);
-  const inputs = await makeInputs(probe.inputs, {
-    batch,
-    dimensions: options.dimensions,
-    shapes: options.shapes,
-    files: options.files,
-    seed: options.seed ?? 1,
-  });
-  await probe.close();
+  let inputs: Record<string, Tensor>;
+  try {
+    inputs = await makeInputs(probe.inputs, {
+      batch,
+      dimensions: options.dimensions,
+      shapes: options.shapes,
+      files: options.files,
+      seed: options.seed ?? 1,
+    });
+    rowsOf(probe.inputs, inputs, batch);
+  } finally {
+    await probe.close();
+  }
   trim();
   collectGarbage();
 
@@ -241,12 +249,15 @@ export async function profile(
       ...modelOptions,
       profilePrefix: path.join(folder, 'ort'),
     });
+    native.startAllocationLog(LOG_EVENTS);
     try {
-      native.startAllocationLog(LOG_EVENTS);
       timeRuns(profiled, inputs, WARM_RUNS + runs);
       operatorLog = native.stopAllocationLog();
       const ended = profiled.endProfile();
-      startNs = ended.startNs - native.clocks().realMinusMonotonicNs;
+      // The library's clock is the real-time one, or where the C++ library has it so the monotonic one.
+      const { realMinusMonotonicNs, monotonicNs } = native.clocks();
+      const isReal = Math.abs(ended.startNs - monotonicNs) > 1e15;
+      startNs = isReal ? ended.startNs - realMinusMonotonicNs : ended.startNs;
       operators = readOperators(ended.file, WARM_RUNS);
     } finally {
       native.stopAllocationLog();
@@ -285,8 +296,12 @@ export async function profile(
     memory: {
       weightsBytes,
       moments,
-      growthBytes,
-      explained: growthBytes > 0 ? 1 - Math.abs(growth('unexplained')) / growthBytes : 1,
+      growthBytes: moments[0]!.account ? growthBytes : null,
+      explained: !moments[0]!.account
+        ? null
+        : growthBytes > 0
+          ? 1 - Math.abs(growth('unexplained')) / growthBytes
+          : 1,
       allocations: allocationsOf(log!, marks, runs, {
         log: operatorLog!,
         startNs,
@@ -329,13 +344,14 @@ export function byKind(
 export function roofOf(
   { us, bytes, flops }: OperatorTime,
   { bytesPerSecond, flopsPerSecond }: Profile['roof'],
-): { part: number; bound: 'memory' | 'compute' } | undefined {
+): { part: number; bound: 'memory' | 'compute' | 'cache' } | undefined {
   if (us <= 0 || (bytes === 0 && !flops)) return undefined;
   const byMemory = (bytes / bytesPerSecond) * 1e6;
   const byCompute = ((flops ?? 0) / flopsPerSecond) * 1e6;
   return byCompute > byMemory
     ? { part: byCompute / us, bound: 'compute' }
-    : { part: byMemory / us, bound: 'memory' };
+    : // What is quicker than memory came from a cache, whose roof is another.
+      { part: byMemory / us, bound: byMemory > us ? 'cache' : 'memory' };
 }
 
 const percent = (part: number): string => `${(part * 100).toFixed(0)} %`;
@@ -358,14 +374,14 @@ function adviceOf({ time, memory, roof, settings }: Profile): string[] {
     const gain = time.plainUs / time.oneMore.us;
     advice.push(
       gain > 1.1
-        ? `with ${time.oneMore.threads} threads a run is ${gain.toFixed(2)} times as fast; as many lanes side by side give up to ${(time.oneMore.threads / settings.threads).toFixed(0)} times the throughput`
+        ? `with ${time.oneMore.threads} threads a run is ${gain.toFixed(2)} times as fast; as many lanes side by side give up to ${(time.oneMore.threads / settings.threads).toFixed(2).replace(/\.?0+$/, '')} times the throughput`
         : `a thread more gains nothing (${gain.toFixed(2)}x): use lanes side by side for throughput`,
     );
   }
   const near = sorted
     .slice(0, 5)
     .map((operator) => ({ operator, at: roofOf(operator, roof) }))
-    .filter(({ at }) => at);
+    .filter(({ at }) => at && at.bound !== 'cache');
   const slack = near.find(({ at }) => at!.part < 0.3);
   if (slack && slack.operator.share > 0.1) {
     advice.push(
@@ -385,7 +401,9 @@ function adviceOf({ time, memory, roof, settings }: Profile): string[] {
       `${percent(1 - time.operatorsUs / time.plainUs)} of a run lies between operators: fewer, larger ones would help`,
     );
   }
-  const { perRun } = memory.allocations;
+  const { perRun, dropped } = memory.allocations;
+  if (dropped > 0)
+    advice.push(`the log had no room for ${dropped} allocations: fewer --runs show all`);
   advice.push(
     perRun.count === 0
       ? 'a run allocates nothing in the steady state'

@@ -169,6 +169,8 @@ function fits(document: BenchDocument): string {
 /** One self-contained HTML file. */
 export function benchHtml(document: BenchDocument): string {
   const { points, label, partial, created, command } = document;
+  // Nothing is drawn of what was never answered.
+  const answered = points.filter((point) => point.maxNs > 0 && throughputOf(point) > 0);
   const [head, ...rows] = pointRows(document);
   const cells = rows.map((row, i) => {
     const point = points[i]!;
@@ -184,7 +186,7 @@ export function benchHtml(document: BenchDocument): string {
     `<p>${escapeHtml(`${created} · tercel ${command.join(' ')}`)}</p>`,
     '<h2>Points</h2><p>Medians of the rounds, and their range.</p>',
     sortableTable(head!, cells),
-    ...(points.length > 0 ? [cdf(points), tradeOff(points), heatMap(points)] : []),
+    ...(answered.length > 0 ? [cdf(answered), tradeOff(answered), heatMap(answered)] : []),
     fits(document),
   ];
   return page(label || 'tercel bench', machineLine(document.machine), body.join('\n'));

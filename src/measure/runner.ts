@@ -12,18 +12,20 @@ export interface PointPlan {
   readonly model: string;
   readonly settings: Readonly<Record<string, string | number | boolean>>;
   readonly arrivals: Arrivals;
-  /** Inferences of one request. */
-  readonly rows: number;
   /** For a round; the first is 0. */
   open(round: number): Promise<Opened>;
 }
 
 export interface Opened {
   readonly subject: Subject;
+  /** Inferences of one request. */
+  readonly rows: number;
   /** Inferences a second of the bare C loop on the same settings, over so many milliseconds. */
   readonly reference?: ((durationMs: number) => Promise<number>) | undefined;
-  /** Whether processor time and memory of this process are those of the model. */
+  /** Whether processor time of this process is that of the model. */
   readonly isInProcess: boolean;
+  /** Whether there is nothing else in this process, so that its memory is the model's. */
+  readonly isAlone: boolean;
 }
 
 export interface RunOptions {
@@ -62,6 +64,8 @@ const WARM_WINDOW_MS = 200;
 const WARM_REQUESTS = 200;
 const WARM_WINDOWS = 3;
 const DRAIN_MS = 10_000;
+/** Windows of an open loop are longer where fewer requests would be due. */
+const LEAST_REQUESTS = 20;
 /** Where the C loop is measured beside it, a window is cut into slices, in turns with the C loop. */
 const SLICES = 4;
 /** Of a slice. */
@@ -96,6 +100,12 @@ function peakBytes(): number {
   }
 }
 
+/** How long a window is: as long as was asked, and for some requests at least. */
+function windowMs(arrivals: Arrivals, durationMs: number): number {
+  if (arrivals.kind === 'closed') return durationMs;
+  return Math.max(durationMs, (LEAST_REQUESTS / arrivals.rate) * 1000);
+}
+
 /** Whether the last `count` values lie within the bound of their median. */
 export function agree(values: readonly number[], count: number, bound: number): boolean {
   if (values.length < count) return false;
@@ -107,26 +117,28 @@ export function agree(values: readonly number[], count: number, bound: number): 
 function roundOf(
   result: WindowResult,
   plan: PointPlan,
-  isInProcess: boolean,
+  opened: Opened,
   startedMs: number,
   reference: number | null,
 ): BenchRound {
   const { latency } = result;
   const us = (percent: number): number => latency.percentile(percent) / 1000;
-  const inferences = result.completed * plan.rows;
-  const seconds = result.elapsedMs / 1000;
+  const { isInProcess } = opened;
+  const inferences = result.completed * opened.rows;
+  // The generator of an open loop looks at the clock until a request is due: that is not the model's.
+  const hasCpu = isInProcess && plan.arrivals.kind === 'closed';
   return {
     startedMs,
     durationMs: result.elapsedMs,
     completed: result.completed,
-    throughput: seconds > 0 ? (result.inTime * plan.rows) / seconds : 0,
+    throughput: result.perSecond * opened.rows,
     p50Us: us(50),
     p90Us: us(90),
     p99Us: us(99),
     p999Us: us(99.9),
     maxUs: latency.maxNs / 1000,
     meanUs: latency.mean / 1000,
-    cpuUsPerInference: isInProcess && inferences > 0 ? (result.cpuMs * 1000) / inferences : null,
+    cpuUsPerInference: hasCpu && inferences > 0 ? (result.cpuMs * 1000) / inferences : null,
     generatorCpu: isInProcess ? null : result.cpuMs / Math.max(1, result.elapsedMs),
     lateMs: result.lateMs,
     errors: result.errors,
@@ -188,6 +200,11 @@ export async function runPoints(
     });
     if (state.firstError === '') state.firstError = result.firstError;
     if (result.gone) throw new ModelError('the server is gone: nobody listens there any more');
+    if (result.completed === 0 && !signal.aborted && result.unanswered + result.unsent > 0) {
+      throw new RunError(
+        `${state.plan.id}: no request was answered within ${(ms + DRAIN_MS) / 1000} s`,
+      );
+    }
     if (result.completed === 0 && Object.keys(result.errors).length > 0) {
       const [kind, count] = Object.entries(result.errors)[0]!;
       throw new RunError(
@@ -214,24 +231,27 @@ export async function runPoints(
         if (i === 0) {
           onProgress?.({ point: state.plan, phase: 'warm-up', done, of: states.length * rounds });
           await warmUp(state, (ms) => window(state, opened, ms), options);
+        } else if (isInProcess) {
+          // Loaded anew: the first runs are not what is measured.
+          await window(state, opened, Math.min(WARM_WINDOW_MS / 2, durationMs));
         }
         const startedMs = performance.now() - began;
-        if (isInProcess) resetPeak();
+        const seesPeak = opened.isAlone && resetPeak();
         // An open loop's backlog goes from one slice to the next: it has one.
         const isSliced = reference !== undefined && state.plan.arrivals.kind === 'closed';
         const slices = isSliced ? SLICES : 1;
         const result = emptyResult();
         const rates: number[] = [];
         for (let slice = 0; slice < slices && !signal.aborted; slice++) {
-          const sliceMs = durationMs / slices;
+          const sliceMs = windowMs(state.plan.arrivals, durationMs) / slices;
           if (reference) rates.push(await reference(sliceMs * REFERENCE_PART));
           addResult(result, await window(state, opened, sliceMs));
         }
-        if (isInProcess) state.peakBytes = Math.max(state.peakBytes ?? 0, peakBytes());
+        if (seesPeak) state.peakBytes = Math.max(state.peakBytes ?? 0, peakBytes());
         // What was cut short says little.
         if (signal.aborted && result.elapsedMs < durationMs / 2) break;
         const compared = rates.length > 0 ? rates.reduce((x, y) => x + y) / rates.length : null;
-        const round = roundOf(result, state.plan, isInProcess, startedMs, compared);
+        const round = roundOf(result, state.plan, opened, startedMs, compared);
         state.rounds.push(round);
         state.latency.add(result.latency);
         onProgress?.({
@@ -275,11 +295,10 @@ async function warmUp(
   const { arrivals } = state.plan;
   const isOpen = arrivals.kind !== 'closed';
   const enoughMs = isOpen ? (WARM_REQUESTS / arrivals.rate) * 1000 : 0;
-  const ms = Math.min(Math.max(WARM_WINDOW_MS, enoughMs), durationMs);
+  const ms = Math.min(Math.max(WARM_WINDOW_MS, enoughMs), windowMs(arrivals, durationMs));
   while (!signal.aborted && performance.now() - start < warmUpMs) {
-    const { inTime, completed, elapsedMs, latency } = await window(ms);
-    // A run that is longer than the window ends behind it.
-    figures.push(isOpen ? latency.percentile(50) : (inTime || completed) / elapsedMs);
+    const { perSecond, latency } = await window(ms);
+    figures.push(isOpen ? latency.percentile(50) : perSecond);
     if (agree(figures, WARM_WINDOWS, stability)) {
       state.settled = true;
       break;

@@ -402,10 +402,12 @@ async function withSession<T>(
   use: (session: http2.ClientHttp2Session) => Promise<T>,
 ): Promise<T> {
   const session = await connect(url);
+  const timer = setTimeout(() => session.destroy(new Error('no answer within 10 s')), 10_000);
   try {
     return await use(session);
   } finally {
-    session.close();
+    clearTimeout(timer);
+    session.destroy();
   }
 }
 

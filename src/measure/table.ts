@@ -13,6 +13,7 @@ export function digits(value: number): string {
 
 /** Bytes for people. */
 export function bytesText(bytes: number): string {
+  if (Number.isNaN(bytes)) return 'an unknown amount';
   const size = Math.abs(bytes);
   if (size >= 2 ** 30) return `${(bytes / 2 ** 30).toFixed(2)} GiB`;
   if (size >= 2 ** 20) return `${(bytes / 2 ** 20).toFixed(1)} MiB`;

@@ -191,6 +191,14 @@ const entries: Entry[] = [
       type: 'text/event-stream',
     },
   }),
+  ...versioned(model, '/profile', {
+    post: {
+      summary: 'Watch it for ?seconds=1 (60 at most) while it serves',
+      request: anything,
+      response: anything,
+      control: true,
+    },
+  }),
   [
     '/v2/repository/index',
     {

@@ -75,7 +75,7 @@ function send(reply: FastifyReply, head: Buffer, binary: readonly Uint8Array[]):
     .send(Readable.from([head, ...binary], { objectMode: false }));
 }
 
-const modelRoutes = ['/v2/models/:model', '/v2/models/:model/versions/:version'] as const;
+export const modelRoutes = ['/v2/models/:model', '/v2/models/:model/versions/:version'] as const;
 
 /** What the server can do besides the protocol's core. */
 export function serverMetadata(sharedMemory: boolean): {

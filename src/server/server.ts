@@ -19,6 +19,7 @@ import { HotInfer } from './hot-infer.js';
 import { HotRoute } from './hot-route.js';
 import { addLoggingRoutes, Logging, logRequests } from './logging.js';
 import { addModelRoutes } from './models.js';
+import { addProfileRoutes } from './profile.js';
 import { addSharedMemoryRoutes, sharedMemoryOf } from './shared-memory.js';
 import { addTfsRoutes } from './tfs.js';
 import { Wire } from './wire.js';
@@ -167,6 +168,7 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
   addRoutes((scope) => {
     guard(scope, options);
     addControlRoutes(scope, engine);
+    addProfileRoutes(scope, engine);
     addSharedMemoryRoutes(scope, memory);
     addLoggingRoutes(scope, logging);
   });

@@ -100,9 +100,16 @@ class Spares {
   /** @throws OverloadError when the arena is full */
   take(size: number): Uint8Array {
     const spare = this.#bySize.get(size)?.pop();
-    if (!spare) return allocate('uint8', [size]).data as Uint8Array;
-    this.#bytes -= size;
-    return spare;
+    if (spare) {
+      this.#bytes -= size;
+      return spare;
+    }
+    try {
+      return allocate('uint8', [size]).data as Uint8Array;
+    } catch (error) {
+      this.clear(); // what others need is not kept
+      throw error;
+    }
   }
 
   /** Nobody else may read or write it any more. */
