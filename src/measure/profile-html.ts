@@ -12,7 +12,7 @@ import {
   type Chart,
 } from './page.js';
 import { byKind, roofOf, type Profile } from './profile.js';
-import { accountRows } from './profile-text.js';
+import { accountRows, arenaLine } from './profile-text.js';
 import { bytesText, digits } from './table.js';
 
 const percent = (part: number): string => `${(part * 100).toFixed(1)} %`;
@@ -174,6 +174,23 @@ function account({ memory }: Profile): string {
   );
 }
 
+function arenaClasses({ memory }: Profile): string {
+  const steady = memory.moments.find(({ name }) => name === 'steady');
+  if (!steady || steady.detail.arena.reserved === 0) return '';
+  const rows = steady.detail.arena.classes.map(({ objectBytes, spans, freeObjects }) => [
+    { text: bytesText(objectBytes), value: objectBytes },
+    { text: String(spans), value: spans },
+    { text: String(freeObjects), value: freeObjects },
+    { text: bytesText(freeObjects * objectBytes), value: freeObjects * objectBytes },
+  ]);
+  return (
+    `<h2>The arena in the steady state</h2><p>${escapeHtml(arenaLine(steady))}.</p>` +
+    (rows.length > 0
+      ? `<p>Size classes with room; a span is 64 KiB.</p>${sortableTable(['objects of', 'spans', 'free objects', 'free'], rows)}`
+      : '')
+  );
+}
+
 /** One self-contained HTML file. */
 export function profileHtml(profile: Profile): string {
   const { model, settings, advice, time, roof, memory, machine } = profile;
@@ -216,6 +233,7 @@ export function profileHtml(profile: Profile): string {
     memoryChart(profile),
     `<h2>Allocations of a run</h2>${sortableTable(['during', 'operator', 'a run', 'bytes', 'longest us'], allocated)}`,
     account(profile),
+    arenaClasses(profile),
     memory.cycles.length > 0
       ? `<h2>Load and unload</h2><p>Resident after each: ${memory.cycles.map(bytesText).join(', ')}</p>`
       : '',

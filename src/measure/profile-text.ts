@@ -27,6 +27,15 @@ export function accountRows(moments: readonly Moment[]): string[][] {
   ];
 }
 
+/** Of the arena, what is used, and in how many pieces the rest is. */
+export function arenaLine({ detail: { arena } }: Moment): string {
+  const { reserved, leased, freePages, largestFree, fragmentation } = arena;
+  return (
+    `The arena holds ${bytesText(reserved)}, of which ${bytesText(leased)} are used and ${bytesText(freePages)} free; ` +
+    `the largest free piece is ${bytesText(largestFree)}, so ${percent(fragmentation)} of what is free is in smaller ones`
+  );
+}
+
 /** What a person can act on, in a terminal. */
 export function profileText({ model, settings, time, memory, roof, advice }: Profile): string {
   const kinds = byKind(time.operators);
@@ -86,6 +95,7 @@ export function profileText({ model, settings, time, memory, roof, advice }: Pro
         bytesText(allocations.peak.madeUpOf.find((part) => part.kind === kind)?.bytes ?? 0),
       ]),
     ]),
+    arenaLine(memory.moments.find(({ name }) => name === 'steady')!),
     ...(memory.cycles.length > 0
       ? [`Resident after each load and unload: ${memory.cycles.map(bytesText).join(', ')}`]
       : []),

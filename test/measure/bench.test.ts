@@ -227,6 +227,7 @@ describe('a server', () => {
       file,
     );
     expect([status, stderr]).toEqual([0, '']);
+    expect(readFileSync(file, 'utf8')).not.toContain('secret');
     const { points, target } = readBenchDocument(file);
     expect(target).toMatchObject({ kind: 'server', protocol });
     expect(points.length).toBe(2);
