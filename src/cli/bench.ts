@@ -41,6 +41,7 @@ interface Flags {
   dim?: Record<string, string>;
   duration: number;
   rounds: number;
+  launches?: number;
   warmUp: number;
   stability: number;
   seed: number;
@@ -136,6 +137,7 @@ function planOf(models: string[], flags: Flags): BenchPlan {
     run: {
       durationMs: flags.duration,
       rounds: flags.rounds,
+      launches: flags.launches ?? Math.min(10, flags.rounds),
       warmUpMs: flags.warmUp,
       stability: flags.stability,
       seed: flags.seed,
@@ -251,6 +253,11 @@ export function benchCommand(): Command {
       'windows of each point at least; twice as many where they do not agree',
       wholeNumber,
       20,
+    )
+    .option(
+      '--launches <number>',
+      'processes that share the rounds of models in this process (default: 10)',
+      wholeNumber,
     )
     .option(
       '--warm-up <time>',

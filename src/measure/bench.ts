@@ -18,6 +18,7 @@ import {
 } from './in-process.js';
 import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
 import type { Arrivals } from './load.js';
+import { runLaunches } from './launches.js';
 import { describeMachine } from './machine.js';
 import {
   runPoints,
@@ -236,6 +237,13 @@ function checkPlan(plan: BenchPlan): void {
   }
 }
 
+/** Size and hash of a model's file. */
+async function readable(file: string): ReturnType<typeof fingerprint> {
+  return fingerprint(file).catch((cause: Error) => {
+    throw new InvalidInputError(`cannot read model "${file}": ${cause.message}`, { cause });
+  });
+}
+
 export interface BenchOutcome {
   document: BenchDocument;
   /** Why it ended early, where nobody asked for that. */
@@ -255,6 +263,11 @@ export async function runBench(
 ): Promise<BenchOutcome> {
   const { server } = plan;
   checkPlan(plan);
+  // A server is what it is, however often we are launched.
+  if (!server && !plan.fit && plan.run.launches > 1) {
+    for (const file of plan.models) await readable(file);
+    return runLaunches(plan, signal, onProgress);
+  }
   const bench = new ModelBench(plan.withReference);
   const options: RunOptions = { ...plan.run, signal, onProgress, onRound: () => bench.close() };
   let outcome: RunOutcome;
@@ -273,9 +286,7 @@ export async function runBench(
       const points = modelPoints(plan);
       for (const { file, name: model } of points) {
         if (models.some(({ source }) => source === file)) continue;
-        const found = await fingerprint(file).catch((cause: Error) => {
-          throw new InvalidInputError(`cannot read model "${file}": ${cause.message}`, { cause });
-        });
+        const found = await readable(file);
         models.push({ name: model, source: file, ...found });
       }
       if (plan.fit) {
@@ -309,6 +320,7 @@ export async function runBench(
       run: {
         durationMs: plan.run.durationMs,
         rounds: plan.run.rounds,
+        launches: 1,
         stability: plan.run.stability,
         warmUpMs: plan.run.warmUpMs,
         seed: plan.run.seed,

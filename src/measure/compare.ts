@@ -71,6 +71,20 @@ function concerns(metric: Metric, { settings }: BenchPoint): boolean {
   return !(metric.name === 'inferences/s' && 'rate' in settings);
 }
 
+/** A value for each process that there was, where there were several: its rounds are not independent. */
+function byLaunch(rounds: readonly BenchRound[], of: (round: BenchRound) => number): number[] {
+  const launches = new Map<number, number[]>();
+  for (const round of rounds) {
+    const list = launches.get(round.launch ?? 0);
+    if (list) list.push(of(round));
+    else launches.set(round.launch ?? 0, [of(round)]);
+  }
+  const groups = [...launches.values()];
+  return groups.length < LEAST_ROUNDS
+    ? groups.flat()
+    : groups.map((values) => values.reduce((sum, value) => sum + value, 0) / values.length);
+}
+
 /**
  * Compares documents with the first.
  *
@@ -100,7 +114,7 @@ export function compareDocuments(
       // A round without an answer has no latency.
       const isLatency = metric.name.endsWith(' ms');
       const counted = all.map(({ rounds }) => rounds.filter((r) => !isLatency || r.completed > 0));
-      const figures = counted.map((rounds) => rounds.map(metric.of));
+      const figures = counted.map((rounds) => byLaunch(rounds, metric.of));
       if (figures.some((values) => values.length === 0 || median(values) === 0)) {
         throw new InvalidInputError(
           `${point.id}: nothing was answered, so there is nothing to compare`,
@@ -109,7 +123,7 @@ export function compareDocuments(
       if (metric.name === 'answered' && figures.flat().every((value) => value === 1)) continue;
       const compared = relative
         ? counted.map((rounds) =>
-            rounds.map((round) => metric.relative(metric.of(round), round.reference!)),
+            byLaunch(rounds, (round) => metric.relative(metric.of(round), round.reference!)),
           )
         : figures;
       const ratios = compared

@@ -37,6 +37,7 @@ const machine = z.object({
 
 const round = z
   .object({
+    launch: count.optional().describe('the process that it was in, where there were several'),
     startedMs: number.describe('since the beginning of the whole run'),
     durationMs: number,
     completed: count.describe('good answers'),
@@ -141,6 +142,7 @@ export const benchDocument = z.object({
   run: z.object({
     durationMs: number,
     rounds: count,
+    launches: count,
     stability: number,
     warmUpMs: number,
     seed: number,

@@ -33,6 +33,10 @@ export interface RunOptions {
   /** Rounds at least; as many again where they do not agree within `stability`. */
   readonly rounds: number;
   readonly stability: number;
+  /** Processes that share the rounds of models in this process. */
+  readonly launches: number;
+  /** Whether there may be more rounds, where they do not agree. Default true. */
+  readonly mayExtend?: boolean;
   /** The longest warm-up of a point. */
   readonly warmUpMs: number;
   readonly seed: number;
@@ -43,7 +47,7 @@ export interface RunOptions {
 }
 
 export interface Progress {
-  readonly point: PointPlan;
+  readonly point: Pick<PointPlan, 'id'>;
   readonly phase: 'warm-up' | 'measure';
   readonly done: number;
   readonly of: number;
@@ -217,7 +221,7 @@ export async function runPoints(
 
   let failure: Error | undefined;
   let done = 0;
-  const most = 2 * rounds;
+  const most = (options.mayExtend ?? true) ? 2 * rounds : rounds;
   try {
     for (let i = 0; i < most && !signal.aborted; i++) {
       const isLast = i >= rounds && states.every((state) => isSteady(state, stability));

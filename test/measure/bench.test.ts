@@ -25,7 +25,10 @@ const FLOAT = 1;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const program = path.join(root, 'dist/cli/main.js');
 const mlp = path.join(root, 'models/bench/mlp/1/model.onnx');
-const quick = ['--duration', '60ms', '--rounds', '3', '--warm-up', '200ms', '--quiet'];
+const quick = [
+  ...['--duration', '60ms', '--rounds', '3', '--launches', '1', '--warm-up', '200ms'],
+  '--quiet',
+];
 let folder: string;
 const inFolder = (name: string): string => path.join(folder, name);
 
@@ -101,6 +104,22 @@ describe('a sweep in this process', () => {
     // Forth and back: the first point is first in the first round, and last in the second.
     expect(Math.max(...starts.map((of) => of[0]!))).toBe(starts.at(-1)![0]);
     expect(Math.max(...starts.map((of) => of[1]!))).toBe(starts[0]![1]);
+  });
+
+  it('is divided among processes, which count as much as they are', () => {
+    const several = inFolder('several.json');
+    const { status, stderr } = tercel(
+      ...['bench', mlp, ...quick, '--rounds', '6', '--launches', '3', '-o', several],
+    );
+    expect([status, stderr]).toEqual([0, '']);
+    const { points, run, partial } = readBenchDocument(several);
+    expect([run.rounds, run.launches, partial, points.length]).toEqual([6, 3, false, 1]);
+    const [{ rounds, latency }] = points as [BenchDocument['points'][0]];
+    expect(rounds.map(({ launch }) => launch)).toEqual([0, 0, 1, 1, 2, 2]);
+    expect([...rounds].sort((a, b) => a.startedMs - b.startedMs)).toEqual(rounds);
+    expect(latency.reduce((sum, [, count]) => sum + count, 0)).toBe(
+      rounds.reduce((sum, { completed }) => sum + completed, 0),
+    );
   });
 
   it('has the memory of a model that is alone, and its rows counted', () => {
