@@ -7,7 +7,7 @@ import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { compareDocuments, readBenchDocument, type BenchDocument } from '../src/measure/index.js';
+import { compareDocuments, readBenchDocument, type BenchDocument } from 'tercel/measure';
 import { benchCase } from './models.js';
 import { print, type Bar } from './statistics.js';
 

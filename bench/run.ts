@@ -5,7 +5,7 @@
 // by more than the noise of that very run.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { describeMachine, machineLine } from '../src/measure/machine.js';
+import { describeMachine, machineLine } from 'tercel/measure';
 import { async } from './async.js';
 import { batching } from './batching.js';
 import { overGrpc } from './grpc.js';

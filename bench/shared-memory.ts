@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'tercel/client';
-import { SharedRegion } from '../src/client/shared-region.js';
+import { SharedRegion } from '../dist/client/shared-region.js';
 import type { Tensor } from '../src/index.js';
 import { encodeModel, FLOAT, int64s } from '../models/onnx.js';
 import { Floor } from './floor.js';

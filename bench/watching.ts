@@ -4,8 +4,9 @@
 // microseconds, is the worst case. Off, what is left is a load and a branch an allocation, which the bars of
 // bench/overhead.ts hold down.
 import { fileURLToPath } from 'node:url';
-import { loadModel } from '../src/index.js';
-import { native } from '../src/native.js';
+import { loadModel } from 'tercel';
+// Of the build, as the model: an environment has one.
+import { native } from '../dist/native.js';
 import { benchCase } from './models.js';
 import { median, print, ratios, show, type Bar } from './statistics.js';
 
