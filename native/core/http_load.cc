@@ -147,7 +147,9 @@ class Generator {
     int64_t now = NowNs();
     if (Stopped() || result_->gone) return false;
     if (now >= end_ns_ + options_.drain_ns) return false;
-    if (now >= end_ns_ && in_flight_ == 0 && waiting_.empty()) return false;
+    // What was due before the end is sent, however late the generator itself is.
+    const bool all_due = !open_loop() || next_due_ns_ >= end_ns_;
+    if (now >= end_ns_ && all_due && in_flight_ == 0 && waiting_.empty()) return false;
     if (open_loop()) {
       while (next_due_ns_ <= now && next_due_ns_ < end_ns_) {
         waiting_.push_back(next_due_ns_);
@@ -174,7 +176,7 @@ class Generator {
       wait = std::min(wait, std::max<int64_t>(0, next_due_ns_ - now - options_.spin_ns));
     }
     if (now < end_ns_) wait = std::min(wait, std::max<int64_t>(0, end_ns_ - now));
-    for (const Poller::Event& event : poller_.Wait(wait)) Handle(event);
+    for (const Poller::Event& event : poller_.Wait(std::max<int64_t>(0, wait))) Handle(event);
     if (reopening_ > 0) Reopen();
     return true;
   }
