@@ -111,7 +111,7 @@ napi_value MallocUse(napi_env env, napi_callback_info) {
 #endif
 }
 
-// clocks(): {realNs, monotonicNs}, read together
+// clocks(): {realMinusMonotonicNs, monotonicNs}, read together
 napi_value Clocks(napi_env env, napi_callback_info) {
   timespec real, monotonic;
   clock_gettime(CLOCK_REALTIME, &real);

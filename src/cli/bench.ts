@@ -322,8 +322,8 @@ not be done (what was measured by then is written all the same), 130 interrupted
         summary(document);
         if (flags.output !== undefined) {
           writeFileSync(flags.output, JSON.stringify(document) + '\n');
+          console.log(`results: ${path.resolve(flags.output)}`);
         }
-        if (flags.output !== undefined) console.log(`results: ${path.resolve(flags.output)}`);
         if (failure) fail('tercel bench', failure);
         if (interrupted) process.exit(130);
       } catch (error) {

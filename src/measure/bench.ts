@@ -1,4 +1,5 @@
 // A whole run of `tercel bench`: the points of a sweep, measured, as one document.
+import { access } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { InvalidInputError } from '../errors.js';
@@ -20,6 +21,7 @@ import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
 import type { Arrivals } from './load.js';
 import { runLaunches } from './launches.js';
 import { describeMachine } from './machine.js';
+import { product } from './product.js';
 import {
   runPoints,
   type PointPlan,
@@ -65,16 +67,6 @@ export interface BenchPlan {
 }
 
 export { calls };
-
-function product<T extends Record<string, readonly unknown[]>>(
-  axes: T,
-): { [K in keyof T]: T[K][number] }[] {
-  let rows: Record<string, unknown>[] = [{}];
-  for (const [name, values] of Object.entries(axes)) {
-    rows = rows.flatMap((row) => values.map((value) => ({ ...row, [name]: value })));
-  }
-  return rows as { [K in keyof T]: T[K][number] }[];
-}
 
 function arrivalSettings(arrivals: Arrivals): Record<string, string | number> {
   return arrivals.kind === 'closed'
@@ -237,11 +229,11 @@ function checkPlan(plan: BenchPlan): void {
   }
 }
 
-/** Size and hash of a model's file. */
-async function readable(file: string): ReturnType<typeof fingerprint> {
-  return fingerprint(file).catch((cause: Error) => {
+/** Says which model's file it was that could not be read. */
+function unreadable(file: string): (cause: Error) => never {
+  return (cause) => {
     throw new InvalidInputError(`cannot read model "${file}": ${cause.message}`, { cause });
-  });
+  };
 }
 
 export interface BenchOutcome {
@@ -265,7 +257,7 @@ export async function runBench(
   checkPlan(plan);
   // A server is what it is, however often we are launched.
   if (!server && !plan.fit && plan.run.launches > 1) {
-    for (const file of plan.models) await readable(file);
+    for (const file of plan.models) await access(file).catch(unreadable(file));
     return runLaunches(plan, signal, onProgress);
   }
   const bench = new ModelBench(plan.withReference);
@@ -286,7 +278,7 @@ export async function runBench(
       const points = modelPoints(plan);
       for (const { file, name: model } of points) {
         if (models.some(({ source }) => source === file)) continue;
-        const found = await readable(file);
+        const found = await fingerprint(file).catch(unreadable(file));
         models.push({ name: model, source: file, ...found });
       }
       if (plan.fit) {

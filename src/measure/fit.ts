@@ -16,6 +16,7 @@ import type { BenchPlan } from './bench.js';
 import type { BenchFit, BenchPoint } from './document.js';
 import { modelName, type ModelBench } from './in-process.js';
 import { makeInputs } from './inputs.js';
+import { product } from './product.js';
 import { runPoints, type PointPlan, type RunOptions, type RunOutcome } from './runner.js';
 import { median } from './statistics.js';
 
@@ -127,14 +128,6 @@ export function bestSetting(
   return best;
 }
 
-function lists(dimensions: Readonly<Record<string, readonly number[]>>): Record<string, number>[] {
-  let rows: Record<string, number>[] = [{}];
-  for (const [name, values] of Object.entries(dimensions)) {
-    rows = rows.flatMap((row) => values.map((value) => ({ ...row, [name]: value })));
-  }
-  return rows;
-}
-
 const lanesOf = (threads: number): number =>
   Math.max(1, Math.floor(os.availableParallelism() / threads));
 
@@ -177,7 +170,7 @@ export async function fitModels(
       });
       return { plan: made, d, batch, threads: count };
     };
-    for (const dimensions of lists(plan.dimensionLists)) {
+    for (const dimensions of product(plan.dimensionLists)) {
       for (const batch of batches) {
         for (const count of threads) grid.push(await planFor(batch, count, dimensions));
       }
@@ -208,7 +201,7 @@ export async function fitModels(
     const predicted = bestSetting(model, first.d, settings, lanesOf, tail, maxP99Us);
     let checked: BenchFit['checked'] = null;
     if (predicted) {
-      const dimensions = lists(plan.dimensionLists)[0]!;
+      const dimensions = product(plan.dimensionLists)[0]!;
       const check = await planFor(predicted.batch, predicted.threads, dimensions);
       const again = await runPoints([check.plan], options);
       if (again.failure) throw again.failure;

@@ -12,7 +12,7 @@ import { ModelError } from '../errors.js';
 import type { BenchOutcome, BenchPlan } from './bench.js';
 import type { BenchDocument, BenchPoint } from './document.js';
 import { Histogram } from './histogram.js';
-import { agree, type Progress } from './runner.js';
+import { areSteady, type Progress } from './runner.js';
 
 /** Later processes know that there is nothing to wait for. */
 const LATER_WARM_UP_MS = 600;
@@ -62,8 +62,6 @@ function merge(all: BenchPoint[], stability: number): BenchPoint {
   const latency = new Histogram();
   for (const point of all) latency.add(Histogram.from(point.latency, point.maxNs));
   const rounds = all.flatMap((point, i) => point.rounds.map((round) => ({ ...round, launch: i })));
-  const isOpen = 'rate' in all[0]!.settings;
-  const figures = rounds.map(({ throughput, p50Us }) => (isOpen ? p50Us : throughput));
   const peaks = all.map(({ peakMemoryBytes }) => peakMemoryBytes).filter((peak) => peak !== null);
   return {
     ...all[0]!,
@@ -72,7 +70,7 @@ function merge(all: BenchPoint[], stability: number): BenchPoint {
     maxNs: latency.maxNs,
     peakMemoryBytes: peaks.length > 0 ? Math.max(...peaks) : null,
     settled: all.some(({ settled }) => settled),
-    stable: rounds.length > 1 && agree(figures, Math.min(3, rounds.length), stability),
+    stable: rounds.length > 1 && areSteady(rounds, 'rate' in all[0]!.settings, stability),
     firstError: all.find(({ firstError }) => firstError !== '')?.firstError ?? '',
   };
 }

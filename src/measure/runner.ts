@@ -111,7 +111,7 @@ function windowMs(arrivals: Arrivals, durationMs: number): number {
 }
 
 /** Whether the last `count` values lie within the bound of their median. */
-export function agree(values: readonly number[], count: number, bound: number): boolean {
+function agree(values: readonly number[], count: number, bound: number): boolean {
   if (values.length < count) return false;
   const last = values.slice(-count);
   const middle = median(last);
@@ -280,13 +280,20 @@ export async function runPoints(
 }
 
 /** The last rounds agree: in throughput, or in an open loop, which is given that, in their medians. */
-function isSteady({ rounds, plan }: State, stability: number): boolean {
-  const isOpen = plan.arrivals.kind !== 'closed';
+export function areSteady(
+  rounds: readonly BenchRound[],
+  isOpen: boolean,
+  stability: number,
+): boolean {
   return agree(
     rounds.map(({ throughput, p50Us }) => (isOpen ? p50Us : throughput)),
     Math.min(3, rounds.length),
     stability,
   );
+}
+
+function isSteady({ rounds, plan }: State, stability: number): boolean {
+  return areSteady(rounds, plan.arrivals.kind !== 'closed', stability);
 }
 
 async function warmUp(

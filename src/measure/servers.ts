@@ -331,16 +331,20 @@ class GrpcError extends Error {
   }
 }
 
+/** A message as gRPC frames it: not compressed, its length, itself. */
+function frameOf(message: Uint8Array): Buffer {
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(message.length, 1);
+  return Buffer.concat([head, message]);
+}
+
 function unary(
   session: http2.ClientHttp2Session,
   { url, headers }: ServerOptions,
   path: string,
   message: Uint8Array,
 ): Promise<Uint8Array> {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(message.length, 1);
-  const frame = Buffer.concat([head, message]);
-  return send(session, url, path, headers, frame);
+  return send(session, url, path, headers, frameOf(message));
 }
 
 function send(
@@ -415,9 +419,7 @@ async function withSession<T>(
 const CONNECTIONS = 4;
 
 function grpcSubject(options: ServerOptions, path: string, message: Buffer): Subject {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(message.length, 1);
-  const frame = Buffer.concat([head, message]);
+  const frame = frameOf(message);
   const sessions: (Promise<http2.ClientHttp2Session> | undefined)[] = [];
   let next = 0;
   const sessionAt = (at: number): Promise<http2.ClientHttp2Session> => {
