@@ -13,6 +13,7 @@ import type { PlannedResponse } from '../protocol/v2-plan.js';
 import type { Arrivals } from './arrivals.js';
 import { answerFor } from './errors.js';
 import { cancel, type HotInfer, type Reply, type Running, type Target } from './hot-infer.js';
+import { readInto, scratch, type Reader } from './own-buffers.js';
 import { HEADER_LENGTH, readRequestHead, type RequestHead } from './request-head.js';
 
 /** Node's default for all headers together. */
@@ -75,7 +76,19 @@ class Body {
     return this.json.length + this.binary.length - this.#filled;
   }
 
-  /** Takes what is missing at most; how much that was. */
+  /** Where the next bytes may be read to; undefined for a few that are better copied. */
+  place(): Uint8Array | undefined {
+    const { json, binary } = this;
+    if (this.#filled >= json.length) return binary.subarray(this.#filled - json.length);
+    return binary.length === 0 ? json.subarray(this.#filled) : undefined;
+  }
+
+  /** So many more bytes were read to place(). */
+  filled(bytes: number): void {
+    this.#filled += bytes;
+  }
+
+  /** Copies what is missing at most; how much that was. */
   add(chunk: Buffer): number {
     const taken = Math.min(chunk.length, this.missing);
     const inJson = Math.min(taken, Math.max(0, this.json.length - this.#filled));
@@ -129,7 +142,7 @@ class Spares {
 }
 
 /** One connection, with one request at a time: what comes behind it waits. */
-class Connection implements Reply {
+class Connection implements Reply, Reader {
   /** When the last request began, or was answered, or the connection began. */
   since: number;
   readonly #wire: Wire;
@@ -142,12 +155,17 @@ class Connection implements Reply {
   #binary: Uint8Array | undefined;
   /** Came while a request was being answered. */
   #behind: Buffer | undefined;
+  /** Whether reads come to read() and go where place() says; else they come as 'data'. */
+  readonly #owns: boolean;
+  /** Whose reads these are; 'nobody' when no more is to be answered. */
+  #reader: 'wire' | 'http' | 'nobody' = 'wire';
 
   constructor(wire: Wire, socket: Socket) {
     this.#wire = wire;
     this.#socket = socket;
     this.since = wire.now;
-    socket.on('data', this.#onData);
+    this.#owns = readInto(socket, this);
+    if (!this.#owns) socket.on('data', this.#onData);
     socket.on('end', this.end); // as Node's: who ends before the answer has gone away
     socket.on('close', this.#onClose);
     socket.on('error', ignore);
@@ -170,14 +188,35 @@ class Connection implements Reply {
       return;
     }
     this.#behind = undefined;
+    this.#reader = 'nobody';
     this.#socket.off('data', this.#onData);
     this.#socket.resume(); // what comes still is nobody's
     this.#socket.destroySoon();
   };
 
+  place(): Uint8Array {
+    return (this.#reader === 'wire' && this.#body?.place()) || scratch;
+  }
+
+  read(bytes: number, buffer: Uint8Array): boolean {
+    if (this.#reader === 'wire') {
+      const body = this.#body;
+      if (buffer === scratch) {
+        this.#onData(scratch.subarray(0, bytes));
+      } else if (body) {
+        body.filled(bytes);
+        if (body.missing === 0) this.#filled(body);
+      }
+      return true;
+    }
+    if (this.#reader === 'nobody') return true;
+    return this.#socket.push(Buffer.from(buffer.subarray(0, bytes)));
+  }
+
+  /** @param chunk in the scratch buffer, perhaps: what is needed later is copied */
   readonly #onData = (chunk: Buffer): void => {
     if (this.#busy) {
-      this.#behind = this.#behind ? Buffer.concat([this.#behind, chunk]) : chunk;
+      this.#behind = this.#behind ? Buffer.concat([this.#behind, chunk]) : Buffer.from(chunk);
       this.#socket.pause();
     } else if (this.#body) {
       this.#fill(this.#body, chunk);
@@ -212,16 +251,21 @@ class Connection implements Reply {
       return;
     }
     this.#wanted = wanted;
-    if (end < chunk.length) this.#behind = chunk.subarray(end);
+    if (end < chunk.length) this.#behind = Buffer.from(chunk.subarray(end));
+    // What is not in a lease is copied by whoever starts the run.
     this.#start(chunk.subarray(start, start + jsonBytes), chunk.subarray(start + jsonBytes, end));
   }
 
   #fill(body: Body, chunk: Buffer): void {
     const taken = body.add(chunk);
     if (body.missing > 0) return;
+    if (taken < chunk.length) this.#behind = Buffer.from(chunk.subarray(taken));
+    this.#filled(body);
+  }
+
+  #filled(body: Body): void {
     this.#body = undefined;
     this.#binary = body.binary;
-    if (taken < chunk.length) this.#behind = chunk.subarray(taken);
     this.#start(body.json, body.binary);
   }
 
@@ -329,11 +373,12 @@ class Connection implements Reply {
   #handOver(bytes: Buffer): void {
     const socket = this.#socket;
     socket.pause();
+    this.#reader = 'http';
     socket.off('data', this.#onData);
     socket.off('end', this.end);
     socket.off('close', this.#onClose);
     socket.off('error', ignore);
-    socket.unshift(bytes);
+    socket.unshift(this.#owns ? Buffer.from(bytes) : bytes);
     this.#wire.handOver(this, socket);
     socket.resume();
   }

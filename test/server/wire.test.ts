@@ -6,7 +6,7 @@ import net from 'node:net';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, stats, type Engine } from 'tercel';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { identity, slow } from '../support/models.js';
 
 const FLOAT = 1;
@@ -497,6 +497,36 @@ describe('the wire', () => {
     const [answer] = await next(used, 1);
     expect(answer!.headers['keep-alive']).toBe('timeout=1');
     await Promise.all([once(unused.resume(), 'end'), once(used.resume(), 'end')]);
+  });
+
+  it('gives a connection away for good: another protocol has every byte both ways', async () => {
+    const app = await serve();
+    const received: Buffer[] = [];
+    let bytes = 0;
+    app.server.on('upgrade', (_request, socket, head: Buffer) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n');
+      if (head.length > 0) socket.unshift(head);
+      socket.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        received.push(chunk);
+        // Slower than it comes: reading stops and goes on.
+        socket.pause();
+        setTimeout(() => socket.resume(), 1);
+      });
+      socket.on('end', () => socket.end(`${bytes}`));
+    });
+    const socket = await connect(app);
+    let answered = '';
+    socket.on('data', (chunk: Buffer) => (answered += chunk.toString('latin1')));
+    socket.write(request()); // on the wire first
+    await vi.waitUntil(() => answered.includes('200 OK'));
+    socket.write('GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n');
+    await vi.waitUntil(() => answered.includes('101 Switching'));
+    const sent = Buffer.from(Uint8Array.from({ length: 3_000_000 }, (_, i) => i * 31));
+    socket.end(sent);
+    await once(socket, 'close');
+    expect(answered.endsWith(String(sent.length))).toBe(true);
+    expect(Buffer.concat(received).equals(sent)).toBe(true);
   });
 
   it('leaves every request to Node where somebody listens for requests', async () => {
