@@ -110,8 +110,9 @@ class HotCall implements CallReply {
       { ...responseHeaders, 'grpc-status': String(code), 'grpc-message': encodeURI(details) },
       { endStream: true },
     );
-    // What is left of a message that was refused need not come.
-    if (!stream.readableEnded) stream.close();
+    // What is left of a message that was refused need not come. Node 22 resets a stream that is closed at
+    // once without sending the answer first.
+    if (!stream.readableEnded) setImmediate(() => stream.close());
   }
 
   /** The stream is gone: what was not answered ends. */
