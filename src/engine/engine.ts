@@ -142,7 +142,7 @@ export class Engine {
         threads: options.threads,
         lanes: options.lanes,
       });
-      model.configure({ ...options, batching: decided });
+      model.configure({ ...options, ...decided });
       return { name, version, model, config, since: Date.now() };
     } catch (error) {
       await model.close();

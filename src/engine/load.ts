@@ -207,7 +207,7 @@ export async function loadModel(
     options.signal,
   );
   try {
-    const batching =
+    const decided =
       options.batching === 'auto' || (options.batching && options.batching.maxBatch === undefined)
         ? await warm(model, {
             batching: options.batching,
@@ -216,11 +216,12 @@ export async function loadModel(
             threads: options.threads,
             lanes: options.lanes,
           })
-        : options.batching;
+        : { batching: options.batching };
     // The engine configures what it loads, once it is warmed.
     const isOurs = policyOf === undefined;
-    if (isOurs && (batching || options.weight !== undefined))
-      model.configure({ ...options, batching });
+    if (isOurs && (decided.batching || options.weight !== undefined)) {
+      model.configure({ ...options, ...decided });
+    }
   } catch (error) {
     await model.close();
     throw error;

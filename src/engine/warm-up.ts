@@ -15,10 +15,12 @@ const TRIED_ROWS = [4, 16, 32, 64];
 const WORTH_BATCHING = 1.15;
 const WORTH_MORE = 1;
 /**
- * Shorter runs need a processor for the JS thread that brings the requests, whichever way they run: that
- * takes some 20 us of each (bench/http.ts).
+ * Shorter runs need a processor for the JS thread that brings the requests: that takes some 20 us of each
+ * (bench/http.ts). Longer ones keep all lanes, and batches cost them nothing then: the MiniLM-like model
+ * does 224 requests a second with two lanes, as many with one lane and batches, 252 with both.
  */
 const LONG_RUN_NS = 500_000;
+const WORTH_BATCHING_LONG_RUNS = 1.05;
 /** Runs of a larger batch than this are not tried: nobody wants to wait for them. */
 const LONGEST_TRIED_MS = 250;
 const BUDGET_MS = 150;
@@ -194,18 +196,12 @@ async function probe(
   return undefined;
 }
 
-/**
- * The batch that raises the throughput of one lane most, from runs on random data; 1 where none does.
- *
- * @param lanesLost how many times as many lanes there are without batches: for long runs, compute that
- *   batches have to win back first
- */
+/** The batch that raises the throughput of one lane most, from runs on random data; 1 where none does. */
 async function measureBatch(
   model: Model,
   dimension: (symbol: string) => number,
   oneNs: number,
   throttle: boolean,
-  lanesLost: number,
 ): Promise<number> {
   const sample = (rows: number): NativeSample =>
     nativeSample(model.inputs, shapesFor(model.inputs, rows, dimension), 'random');
@@ -221,7 +217,7 @@ async function measureBatch(
     if (!rowsIndependent) return 1;
     let best = 1;
     let bestRate = 1 / oneNs;
-    const worthBatching = WORTH_BATCHING * (oneNs > LONG_RUN_NS ? lanesLost : 1);
+    const worthBatching = oneNs > LONG_RUN_NS ? WORTH_BATCHING_LONG_RUNS : WORTH_BATCHING;
     rows.forEach((n, i) => {
       const rate = n / runNs[i]!;
       if (rate < bestRate * (best === 1 ? worthBatching : WORTH_MORE)) return;
@@ -236,7 +232,7 @@ async function measureBatch(
 
 /**
  * Warms a model that was just loaded, and decides how it batches: as told, or with `batching: 'auto'` as
- * measured here. Returns the batching to configure.
+ * measured here. Returns what to configure; without lanes, as many as usual.
  *
  * @throws InvalidInputError or RunError when a sample that was asked for does not run
  */
@@ -250,20 +246,17 @@ export async function warm(
     threads?: number | undefined;
     lanes?: number | undefined;
   },
-): Promise<BatchingOptions | false> {
+): Promise<{ batching: BatchingOptions | false; lanes: number | undefined }> {
   const throttle = options.throttle ?? false;
   const asked = checkBatching(options.batching);
   const makesUp = options.warmUp === undefined && canBeMadeUp(model);
   const auto = options.batching === 'auto' || (asked && asked.maxBatch === undefined);
   const probed = makesUp || auto ? await probe(model, throttle).catch(() => undefined) : undefined;
   let batching: BatchingOptions | false = asked ?? false;
-  const threads = options.threads || (options.threads === undefined ? 1 : availableParallelism());
-  const lanesLost =
-    options.lanes === undefined ? defaultLanes(threads, false) / defaultLanes(threads, true) : 1;
   if (auto && asked?.targetP99Ms === undefined) {
     const pays =
       probed && hasRows(model)
-        ? await measureBatch(model, probed.dimension, probed.oneNs, throttle, lanesLost)
+        ? await measureBatch(model, probed.dimension, probed.oneNs, throttle)
         : 1;
     const preferredSizes = asked?.preferredSizes?.filter((size) => size <= pays);
     batching = pays > 1 || asked ? { ...asked, preferredSizes, maxBatch: pays } : false;
@@ -273,5 +266,10 @@ export async function warm(
   } else if (makesUp && probed && batching && (batching.maxBatch ?? 1) > 1) {
     await warmBuckets(model, batching, probed.dimension, throttle).catch(() => undefined);
   }
-  return batching;
+  let { lanes } = options;
+  if (lanes === undefined && probed && probed.oneNs > LONG_RUN_NS && !asked?.targetP99Ms) {
+    const { threads = 1 } = options;
+    lanes = defaultLanes(threads || availableParallelism(), false);
+  }
+  return { batching, lanes };
 }
