@@ -1,27 +1,10 @@
 #include "tasks.h"
 
-#if defined(__linux__)
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 #include <system_error>
 
+#include "processor_share.h"
+
 namespace tercel::addon {
-
-namespace {
-
-// Linux gives each thread a priority of its own; a thread that begins others hands it on to them. Ten
-// leaves a tenth of a processor that is fully used otherwise.
-void Throttle() {
-#if defined(__linux__)
-  constexpr int kNice = 10;
-  (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);
-#endif
-}
-
-}  // namespace
 
 ThreadTask::~ThreadTask() {
   if (thread_.joinable()) thread_.join();

@@ -1,6 +1,7 @@
 // Lane: a native thread that executes a model's runs, and the batch that it has in hand.
 #pragma once
 
+#include <condition_variable>
 #include <thread>
 #include <vector>
 
@@ -20,7 +21,10 @@ struct Lane {
   std::thread thread;
   OrtPtr<OrtRunOptions> run_options;
 
+  std::condition_variable wake;  // no longer parked
+
   // Protected by the scheduler's mutex.
+  bool parked = false;  // among the scheduler's parked lanes
   bool terminated = false;
   bool running = false;
   std::vector<Part> parts;

@@ -154,6 +154,7 @@ class Scheduler {
   void Expire(Job* job);
   bool StartLane();         // REQUIRES: mutex_ held
   void WakeOne();           // REQUIRES: mutex_ held
+  void WakeAll();           // REQUIRES: mutex_ held
   void Unlink(Job* job);    // REQUIRES: mutex_ held
   bool WorthAnotherLane();  // REQUIRES: mutex_ held
   // Marks a queued job done or asks a running one to end; false when it is neither.
@@ -199,14 +200,13 @@ class Scheduler {
   // Protected by mutex_.
   SchedulerOptions options_;
   BatchPolicy policy_;
-  std::condition_variable work_;
   std::condition_variable more_;  // a lane that waits for a fuller batch
   std::condition_variable idle_;  // Quiesce waits for it
   Queue queues_[kPriorities];
   size_t queued_ = 0;
   uint64_t queued_rows_ = 0;
   std::list<Lane> lanes_;
-  int parked_ = 0;
+  std::vector<Lane*> parked_;  // without work; the last parked last
   int busy_ = 0;
   int delaying_ = 0;
   bool spinning_ = false;

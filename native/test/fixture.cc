@@ -71,7 +71,7 @@ Ref<Job> TinyJob(Model* model, Ref<Inbox> inbox, float value) {
   return job;
 }
 
-Ref<Job> SlowJob(Model* model, Ref<Inbox> inbox, int64_t rounds) {
+Ref<Job> SlowJob(Model* model, Ref<CompletionSink> inbox, int64_t rounds) {
   Ref<Job> job(new Job(inbox));
   Ref<Lease> lease = Lease::Take(TheRuntime()->arena(), 64 * 64 * 4 + 64);
   std::memset(lease->data(), 0, lease->bytes());

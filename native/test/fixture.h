@@ -42,7 +42,7 @@ class Inbox : public CompletionSink {
 
 // A job over memory of its own. For the slow model `rounds` says how long it takes.
 Ref<Job> TinyJob(Model* model, Ref<Inbox> inbox, float value);
-Ref<Job> SlowJob(Model* model, Ref<Inbox> inbox, int64_t rounds);
+Ref<Job> SlowJob(Model* model, Ref<CompletionSink> inbox, int64_t rounds);
 // A number of rounds that only termination ends.
 inline constexpr int64_t kForever = int64_t{1} << 40;
 void WaitUntilRunning(Model* model, uint64_t jobs);

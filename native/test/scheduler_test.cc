@@ -1,11 +1,20 @@
 #include "scheduler.h"
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <condition_variable>
+#include <mutex>
 #include <thread>
+#include <vector>
 
 #include "binding.h"
 #include "check.h"
 #include "clock.h"
 #include "fixture.h"
+#include "processor_share.h"
 
 using namespace tercel;
 using namespace tercel::test;
@@ -57,6 +66,56 @@ TEST(JobsComeFromManyThreads) {
   const SchedulerStats stats = model->scheduler().Stats();
   CHECK_EQ(stats.submitted, uint64_t{2000});
   CHECK_EQ(stats.failed, uint64_t{0});
+}
+
+namespace {
+
+// The threads that completed jobs.
+class RunningThreads : public CompletionSink {
+ public:
+  void Post(Ref<Completion>) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ran_.push_back(std::this_thread::get_id());
+    posted_.notify_all();
+  }
+  std::vector<std::thread::id> Wait(size_t count) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    posted_.wait(lock, [&] { return ran_.size() >= count; });
+    return ran_;
+  }
+
+ private:
+  ~RunningThreads() override = default;
+  std::mutex mutex_;
+  std::condition_variable posted_;
+  std::vector<std::thread::id> ran_;
+};
+
+}  // namespace
+
+TEST(TheLaneThatParkedLastIsWokenFirst) {
+  auto model = LoadModel(slow_model, Lanes(2));
+  Ref<Inbox> inbox(new Inbox);
+  Ref<Job> first = SlowJob(model.get(), inbox, kForever);
+  Ref<Job> second = SlowJob(model.get(), inbox, kForever);
+  CHECK_OK(model->scheduler().Submit(first));
+  WaitUntilRunning(model.get(), 1);
+  CHECK_OK(model->scheduler().Submit(second));
+  WaitUntilRunning(model.get(), 2);
+  // Both lanes are there now; the one of `second` parks last.
+  auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); };
+  CHECK(model->scheduler().Cancel(first.get(), Status::Aborted("enough")));
+  inbox->Wait(1);
+  pause();
+  CHECK(model->scheduler().Cancel(second.get(), Status::Aborted("enough")));
+  inbox->Wait(2);
+  Ref<RunningThreads> threads(new RunningThreads);
+  for (size_t i = 1; i <= 6; ++i) {
+    pause();
+    CHECK_OK(model->scheduler().Submit(SlowJob(model.get(), threads, 1)));
+    threads->Wait(i);
+  }
+  for (const std::thread::id& id : threads->Wait(6)) CHECK(id == threads->Wait(6).front());
 }
 
 TEST(QueueIsBounded) {
@@ -205,3 +264,33 @@ TEST(NothingIsLeftBehind) {
   CHECK_EQ(TheRuntime()->arena()->Stats().leased_bytes, bytes);
   TheRuntime()->ReturnMemory();
 }
+
+#if defined(__linux__)
+TEST(SlicesAreAskedForAndNothingElseIsChanged) {
+  std::thread([] {
+    struct Attributes {
+      uint32_t size, policy;
+      uint64_t flags;
+      int32_t nice;
+      uint32_t priority;
+      uint64_t runtime, deadline, period;
+    };
+    auto read = [] {
+      Attributes attributes = {};
+      CHECK_EQ(syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0), 0L);
+      return attributes;
+    };
+    Throttle();
+    const Attributes before = read();
+    CHECK_EQ(before.nice, 10);
+    SetSlice(100'000'000);
+    const Attributes after = read();
+    CHECK_EQ(after.nice, before.nice);
+    CHECK_EQ(after.policy, before.policy);
+    // Systems that do not know of slices say nothing.
+    CHECK(after.runtime == 100'000'000 || after.runtime == before.runtime);
+    SetSlice(0);
+    CHECK_EQ(read().runtime, before.runtime);
+  }).join();
+}
+#endif
