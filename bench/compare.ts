@@ -38,7 +38,7 @@ function measure(program: string): BenchDocument {
   const { path: model } = benchCase('mlp');
   const output = path.join(scratch, `${++runs}.json`);
   const settings =
-    '--call sync --duration 300ms --rounds 20 --launches 10 --stability 100% --warm-up 600ms --quiet';
+    '--call sync --duration 300ms --rounds 20 --launches 20 --stability 100% --warm-up 300ms --quiet';
   const { status, stderr } = spawnSync(
     process.execPath,
     [program, 'bench', model, ...settings.split(' '), '-o', output],

@@ -9,6 +9,7 @@ import { describeMachine, machineLine } from 'tercel/measure';
 import { async } from './async.js';
 import { batching } from './batching.js';
 import { overGrpc } from './grpc.js';
+import { harness } from './harness.js';
 import { http } from './http.js';
 import { codec, json } from './json.js';
 import { overhead } from './overhead.js';
@@ -36,6 +37,7 @@ const questions: Record<string, { title: string; ask: Question; short?: Question
   'shared-memory': { title: 'What does an image cost that need not be sent?', ask: sharedMemory },
   serving: { title: 'Is compute lost when large models are served?', ask: serving },
   swaps: { title: 'Do versions come and go unnoticed?', ask: swaps },
+  harness: { title: 'What does the load generator itself cost?', ask: harness },
   watching: { title: 'What does watching a model cost while it serves?', ask: watching },
   startup: {
     title: 'How soon is the first result there, and what does it hold?',

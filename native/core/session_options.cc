@@ -76,13 +76,20 @@ Status AppendProvider(OrtSessionOptions* session, const std::vector<std::string>
     status = AppendTensorRt(session, provider);
   } else {
     const CStrings pairs(provider.options);
-    const std::string name = full->substr(0, full->find("ExecutionProvider"));
-    status = ToStatus(ort.AppendExecutionProvider(session, name.c_str(), pairs.keys.data(),
+    auto append = [&](const std::string& name) {
+      return ToStatus(ort.AppendExecutionProvider(session, name.c_str(), pairs.keys.data(),
                                                   pairs.values.data(), pairs.keys.size()),
                       Code::kModel);
+    };
+    status = append(*full);
+    // Older libraries know short names only, which are not all the long ones' beginnings.
+    if (status.message().find("Unknown provider name") != std::string::npos) {
+      status = append(full->substr(0, full->find("ExecutionProvider")));
+    }
   }
   if (status.ok()) return status;
-  return Status::Model("provider \"" + provider.name + "\" cannot be loaded: " + status.message());
+  return Status::Model("provider \"" + provider.name + "\" cannot be loaded: " + status.message() +
+                       "; `tercel doctor` says what is missing");
 }
 
 }  // namespace

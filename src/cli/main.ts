@@ -3,6 +3,8 @@ import { Command } from 'commander';
 import { version } from '../version.js';
 import { benchCommand } from './bench.js';
 import { clientCommand } from './client.js';
+import { doctorCommand } from './doctor.js';
+import { installCommand } from './install.js';
 import { profileCommand } from './profile.js';
 import { serveCommand } from './serve.js';
 
@@ -14,6 +16,8 @@ const program = new Command('tercel')
   .addCommand(serveCommand())
   .addCommand(benchCommand())
   .addCommand(profileCommand())
+  .addCommand(doctorCommand())
+  .addCommand(installCommand())
   .addCommand(clientCommand());
 
 // What was asked wrongly is told from what was found to be worse, which is 1.
@@ -22,7 +26,7 @@ function endWithTwo(command: Command): void {
   command.commands.forEach(endWithTwo);
 }
 for (const command of program.commands) {
-  if (['bench', 'profile'].includes(command.name())) endWithTwo(command);
+  if (['bench', 'profile', 'doctor', 'install'].includes(command.name())) endWithTwo(command);
 }
 
 await program.parseAsync();

@@ -57,6 +57,15 @@ function packagedLibrary(): string {
   );
 }
 
+/**
+ * The library that the process uses, or will.
+ *
+ * @throws ModelError when none is named and the package brings none
+ */
+export function libraryFile(): string {
+  return path.resolve(settings.library ?? (process.env['TERCEL_ORT_LIBRARY'] || packagedLibrary()));
+}
+
 let settings: RuntimeOptions = {};
 let started = false;
 
@@ -86,9 +95,7 @@ export function configure(options: RuntimeOptions): void {
 export function startRuntime(): void {
   if (started) return;
   native.start({
-    library: path.resolve(
-      settings.library ?? (process.env['TERCEL_ORT_LIBRARY'] || packagedLibrary()),
-    ),
+    library: libraryFile(),
     maxBytes: settings.arena?.maxBytes ?? 0,
     hugePages: settings.arena?.hugePages ?? true,
     lockMemory: settings.arena?.lock ?? false,

@@ -42,7 +42,8 @@ function text(file: string): string | undefined {
   }
 }
 
-function gpus(): Machine['gpus'] {
+/** The NVIDIA GPUs that the driver's own tool names. */
+export function gpus(): Machine['gpus'] {
   if (process.platform === 'linux' && !existsSync('/proc/driver/nvidia')) return [];
   try {
     const listed = execFileSync(
