@@ -12,6 +12,7 @@ import { overGrpc } from './grpc.js';
 import { harness } from './harness.js';
 import { http } from './http.js';
 import { codec, json } from './json.js';
+import { memory } from './memory.js';
 import { overhead } from './overhead.js';
 import { serving } from './serving.js';
 import { sharedMemory } from './shared-memory.js';
@@ -44,6 +45,7 @@ const questions: Record<string, { title: string; ask: Question; short?: Question
     ask: startup,
     short: startup,
   },
+  memory: { title: 'Is the account of memory right?', ask: memory },
 };
 
 const results = fileURLToPath(new URL('./results/', import.meta.url));

@@ -169,6 +169,9 @@ export interface NativeAddon {
     maxBytes: number;
     hugePages: boolean;
     lockMemory: boolean;
+    pinMemory: boolean;
+    /** Empty for the system's. */
+    cudaLibrary: string;
     logLevel: number;
   }): void;
   load(

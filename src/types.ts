@@ -50,7 +50,10 @@ export interface ModelOptions {
   providers?: (string | ProviderSpec)[];
   /** A provider that cannot be loaded is a process warning, and the next one is taken. Default false. */
   fallback?: boolean;
-  /** Native threads that execute run(). Default: as many as cores / threads. */
+  /**
+   * Native threads that execute run(). Default: as many as cores / threads, and one less for batches of runs
+   * that are short, or that were not measured.
+   */
   lanes?: number;
   /**
    * The model's share of the compute threads while other models want them too, in proportion to theirs.
@@ -185,6 +188,7 @@ export interface EngineStats {
     slabs: number;
     hugePages: boolean;
     locked: boolean;
+    pinned: boolean;
   };
   /**
    * Leases alive: tensors from allocate(), bindings, runs in flight, and up to 64 small ones that a model
@@ -212,6 +216,12 @@ export interface RuntimeOptions {
     hugePages?: boolean;
     /** Keep the arena resident (mlock; needs `ulimit -l`). Default false. */
     lock?: boolean;
+    /**
+     * Pin the arena by the CUDA runtime, so that GPUs copy from and to it by themselves: tensors of
+     * allocate(), request bodies, batches. Needs libcudart 12 or 13 and a GPU, else the first model or
+     * allocation throws ModelError. True for the system's libcudart, or the path of one. Default false.
+     */
+    pin?: boolean | string;
   };
   /**
    * Lanes' runs that compute at the same time, over all models, counted in their threads. A model whose

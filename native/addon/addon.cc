@@ -21,7 +21,7 @@ namespace tercel::addon {
 
 namespace {
 
-// start({library, maxBytes, hugePages, lockMemory, logLevel})
+// start({library, maxBytes, hugePages, lockMemory, pinMemory, cudaLibrary, logLevel})
 napi_value Start(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<AddonEnv>(env, info, args);
@@ -31,6 +31,8 @@ napi_value Start(napi_env env, napi_callback_info info) {
   options.arena.max_bytes = static_cast<size_t>(Integer(object, "maxBytes", 0));
   options.arena.pages.huge = Flag(object, "hugePages");
   options.arena.pages.lock = Flag(object, "lockMemory");
+  options.arena.pages.pin = Flag(object, "pinMemory");
+  options.cuda_library = Text(object, "cudaLibrary");
   options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
   Runtime* runtime = nullptr;
   Status status = Runtime::Get(options, &runtime);

@@ -139,6 +139,7 @@ napi_value DescribeRuntime(napi_env env) {
   SetCount(arena, "slabs", arena_stats.slabs);
   arena.Set("hugePages", arena_stats.huge_pages);
   arena.Set("locked", arena_stats.locked);
+  arena.Set("pinned", arena_stats.pinned);
   object.Set("arena", arena);
   SetCount(object, "leases", Lease::Live());
   Napi::Object copies = Napi::Object::New(env);

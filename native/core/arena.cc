@@ -96,7 +96,7 @@ Arena::~Arena() {
       page += span->pages;
       delete span;
     }
-    options_.unmap(slab, slab->bytes);
+    options_.unmap(slab, slab->bytes, options_.pages);
   }
 }
 
@@ -205,7 +205,7 @@ Arena::Slab* Arena::MapSlab(size_t pages) {
 void Arena::UnmapSlab(Slab* slab) {
   reserved_.fetch_sub(slab->bytes);
   slab_count_.fetch_sub(1);
-  options_.unmap(slab, slab->bytes);
+  options_.unmap(slab, slab->bytes, options_.pages);
 }
 
 Arena::Span* Arena::TakePages(size_t pages) {
@@ -335,6 +335,7 @@ ArenaStats Arena::Stats() const {
   stats.slabs = slab_count_.load();
   stats.huge_pages = huge_available_;
   stats.locked = options_.pages.lock;
+  stats.pinned = options_.pages.pin;
   return stats;
 }
 

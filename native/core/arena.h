@@ -31,7 +31,7 @@ struct ArenaOptions {
   size_t max_bytes = 0;  // limit on reserved bytes; 0 is none
   // Where slabs come from; called without a lock.
   void* (*map)(size_t bytes, size_t alignment, const PageOptions& options) = &MapPages;
-  void (*unmap)(void* data, size_t bytes) = &UnmapPages;
+  void (*unmap)(void* data, size_t bytes, const PageOptions& options) = &UnmapPages;
 };
 
 struct ArenaStats {
@@ -43,6 +43,7 @@ struct ArenaStats {
   uint64_t slabs = 0;
   bool huge_pages = false;  // asked for, and the system has them
   bool locked = false;
+  bool pinned = false;
 };
 
 // Thread-safe. Never destroyed while memory is out (the Runtime's arena lives as long as the process).

@@ -6,7 +6,14 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cuda_runtime.h"
+
 namespace tercel {
+
+namespace {
+// For the contexts of all devices, not only the first one's (cudaHostRegisterPortable).
+constexpr unsigned kForAllDevices = 1;
+}  // namespace
 
 void* MapPages(size_t bytes, size_t alignment, const PageOptions& options) {
   // Map once with room to align, then give the margins back.
@@ -26,10 +33,20 @@ void* MapPages(size_t bytes, size_t alignment, const PageOptions& options) {
     munmap(data, bytes);
     return nullptr;
   }
+  if (options.pin && TheCudaRuntime()->host_register(data, bytes, kForAllDevices) != 0) {
+    // Else whoever looks for errors of this thread's next kernels finds this one.
+    (void)TheCudaRuntime()->get_last_error();
+    munmap(data, bytes);
+    return nullptr;
+  }
   return data;
 }
 
-void UnmapPages(void* data, size_t bytes) { munmap(data, bytes); }
+void UnmapPages(void* data, size_t bytes, const PageOptions& options) {
+  // Nobody copies any more: what a GPU may use is held by a lease.
+  if (options.pin) (void)TheCudaRuntime()->host_unregister(data);
+  munmap(data, bytes);
+}
 
 bool HugePagesAvailable() {
   bool available = false;

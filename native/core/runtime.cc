@@ -9,6 +9,7 @@
 #endif
 
 #include "allocation_log.h"
+#include "cuda_runtime.h"
 #include "model.h"
 
 namespace tercel {
@@ -53,6 +54,11 @@ Status Runtime::Get(const RuntimeOptions& options, Runtime** out) {
   if (Runtime* runtime = the_runtime.load()) {
     *out = runtime;
     return {};
+  }
+  if (options.arena.pages.pin) {
+    const CudaRuntime* cuda = nullptr;
+    Status status = OpenCudaRuntime(options.cuda_library, &cuda);
+    if (!status.ok()) return Status::Model("cannot pin the arena: " + status.message());
   }
   auto runtime = std::unique_ptr<Runtime>(new Runtime(options));
   if (Status status = runtime->Start(options); !status.ok()) {

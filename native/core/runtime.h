@@ -24,7 +24,8 @@ class Model;
 struct RuntimeOptions {
   std::string library;  // path of libonnxruntime
   ArenaOptions arena;
-  int log_level = 4;  // ORT's: 0 verbose to 4 fatal
+  std::string cuda_library;  // where the arena is pinned: path of libcudart; empty is the system's
+  int log_level = 4;         // ORT's: 0 verbose to 4 fatal
 };
 
 // Bytes of tensors that Tercel copied, by reason.

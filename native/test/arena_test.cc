@@ -129,12 +129,12 @@ TEST(ArenaServesOthersWhileTheSystemIsAsked) {
     }
     return MapPages(bytes, alignment, pages);
   };
-  options.unmap = [](void* data, size_t bytes) {
+  options.unmap = [](void* data, size_t bytes, const PageOptions& pages) {
     if (slow) {
       asked.release();
       answer.acquire();
     }
-    UnmapPages(data, bytes);
+    UnmapPages(data, bytes, pages);
   };
   Arena arena(options);
   void* page = arena.Allocate(1 << 20);  // there is a slab now, with room

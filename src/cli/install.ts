@@ -2,7 +2,8 @@
 import { Command } from 'commander';
 import { InvalidInputError, TercelError } from '../errors.js';
 import { LIBRARY_NOTE } from './doctor.js';
-import { diagnose, installFrom, installProvider, providerFiles } from '../measure/index.js';
+import { diagnose } from '../measure/index.js';
+import { installFrom, installProvider, providerFiles } from '../measure/provider-files.js';
 
 interface InstallFlags {
   from?: string;

@@ -84,6 +84,12 @@ export function configure(options: RuntimeOptions): void {
       `arena.maxBytes: expected a whole number of bytes, got ${maxBytes}`,
     );
   }
+  const pin = options.arena?.pin;
+  if (pin !== undefined && typeof pin !== 'boolean' && (typeof pin !== 'string' || pin === '')) {
+    throw new InvalidInputError(
+      `arena.pin: expected true, false or the path of libcudart, got ${JSON.stringify(pin)}`,
+    );
+  }
   const threads = options.computeThreads;
   if (threads !== undefined && (!Number.isSafeInteger(threads) || threads < 1)) {
     throw new InvalidInputError(`computeThreads: expected 1 or more, got ${threads}`);
@@ -94,11 +100,14 @@ export function configure(options: RuntimeOptions): void {
 /** Opens the library and makes the environment, once. */
 export function startRuntime(): void {
   if (started) return;
+  const pin = settings.arena?.pin;
   native.start({
     library: libraryFile(),
     maxBytes: settings.arena?.maxBytes ?? 0,
     hugePages: settings.arena?.hugePages ?? true,
     lockMemory: settings.arena?.lock ?? false,
+    pinMemory: pin !== undefined && pin !== false,
+    cudaLibrary: typeof pin === 'string' ? pin : '',
     logLevel: logLevelCode(settings.logLevel),
   });
   if (settings.computeThreads) native.setComputeThreads(settings.computeThreads);
@@ -139,6 +148,7 @@ export function stats(): EngineStats {
       slabs: 0,
       hugePages: false,
       locked: false,
+      pinned: false,
     },
     leases: 0,
     copies: { bytesIn: 0, bytesOut: 0 },

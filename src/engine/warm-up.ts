@@ -251,7 +251,10 @@ export async function warm(
   const asked = checkBatching(options.batching);
   const makesUp = options.warmUp === undefined && canBeMadeUp(model);
   const auto = options.batching === 'auto' || (asked && asked.maxBatch === undefined);
-  const probed = makesUp || auto ? await probe(model, throttle).catch(() => undefined) : undefined;
+  const probed =
+    makesUp || auto || (asked && options.lanes === undefined)
+      ? await probe(model, throttle).catch(() => undefined)
+      : undefined;
   let batching: BatchingOptions | false = asked ?? false;
   if (auto && asked?.targetP99Ms === undefined) {
     const pays =

@@ -12,8 +12,6 @@ export { csv, columns, digits, markdown, pointRows, pointTable } from './table.j
 export type { Progress } from './runner.js';
 export { profile, type Profile, type ProfileOptions } from './profile.js';
 export { diagnose, type Diagnosis, type MissingPiece, type ProviderReport } from './providers.js';
-export { installFrom, installProvider, installable, providerFiles } from './provider-files.js';
-export { LibrarySearch, readNeeds } from './shared-objects.js';
 export { profileHtml } from './profile-html.js';
 export { profileText, traceJson } from './profile-text.js';
 export { benchHtml } from './report-html.js';

@@ -44,7 +44,9 @@ function text(file: string): string | undefined {
 
 /** The NVIDIA GPUs that the driver's own tool names. */
 export function gpus(): Machine['gpus'] {
-  if (process.platform === 'linux' && !existsSync('/proc/driver/nvidia')) return [];
+  // Under WSL there is another device instead.
+  const isThere = existsSync('/proc/driver/nvidia') || existsSync('/dev/dxg');
+  if (process.platform === 'linux' && !isThere) return [];
   try {
     const listed = execFileSync(
       'nvidia-smi',

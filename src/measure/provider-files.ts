@@ -8,6 +8,8 @@ import {
   existsSync,
   readdirSync,
   readFileSync,
+  renameSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -71,23 +73,19 @@ function checkPlatform(): void {
  *
  * @param from of the version that the library has: others are refused by ONNX Runtime when they load
  * @returns the files written
- * @throws InvalidInputError when something is missing in it
+ * @throws InvalidInputError when something is missing in it; ModelError when they cannot be written
  */
 export function installFrom(name: string, from: string): string[] {
   const { folder, files } = providerFiles(name);
   if (!existsSync(from)) throw new InvalidInputError(`${from} does not exist`);
-  const write: (() => string)[] = [];
+  const write: { file: string; bring: (to: string) => void }[] = [];
   const missing: string[] = [];
   const plan = (file: string, bring: ((to: string) => void) | undefined): void => {
     if (!bring) {
       missing.push(file);
       return;
     }
-    write.push(() => {
-      const to = path.join(folder, file);
-      bring(to);
-      return to;
-    });
+    write.push({ file: path.join(folder, file), bring });
   };
   if (statSync(from).isDirectory()) {
     const found = new Map<string, string>();
@@ -122,7 +120,16 @@ export function installFrom(name: string, from: string): string[] {
       `${from} has no ${missing.join(', ')}; nothing was written to ${folder}`,
     );
   }
-  return write.map((run) => run());
+  // Whole, and only then in their places: a server may have the old ones open.
+  const temporary = (file: string): string => `${file}.${process.pid}`;
+  try {
+    for (const { file, bring } of write) bring(temporary(file));
+    for (const { file } of write) renameSync(temporary(file), file);
+  } catch (cause) {
+    for (const { file } of write) rmSync(temporary(file), { force: true });
+    throw new ModelError(`cannot write to ${folder}: ${(cause as Error).message}`, { cause });
+  }
+  return write.map(({ file }) => file);
 }
 
 /**
@@ -150,11 +157,13 @@ export async function installProvider(name: string, print: (line: string) => voi
     );
   }
   let last = '';
+  // Run by npm in a project's folder, the script would take itself for a part of that project's install.
+  const { npm_package_json: _, npm_config_local_prefix: __, ...env } = process.env;
   const code = await new Promise<number | null>((resolve, reject) => {
     const child = spawn(process.execPath, [script], {
       cwd: path.dirname(script),
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'cuda12' },
+      env: { ...env, ONNXRUNTIME_NODE_INSTALL: 'true' }, // whatever is there
     });
     const take = (chunk: Buffer): void => {
       for (const line of chunk.toString().split('\n').filter(Boolean)) {

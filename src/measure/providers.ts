@@ -150,13 +150,13 @@ function together(pieces: readonly MissingPiece[]): MissingPiece[] {
   return [...byRemedy.values()];
 }
 
-/** The driver's version, from the kernel. */
+/** The driver's version, from the kernel; under WSL the kernel is another one's. */
 function driverVersion(): string | undefined {
   try {
     const text = readFileSync('/proc/driver/nvidia/version', 'utf8');
     return /Kernel Module\S*\s+(?:for \S+\s+)?(\d[\d.]*)/.exec(text)?.[1] ?? 'unknown';
   } catch {
-    return undefined;
+    return gpus()[0]?.driver;
   }
 }
 
@@ -167,15 +167,21 @@ function missingOf(name: string, search: LibrarySearch): MissingPiece[] {
   const missing: MissingPiece[] = [];
   const libraries = new Set<string>();
   let cuda = USUAL_CUDA;
+  const folders: string[] = [];
   for (const file of files) {
     if (!present.includes(file)) {
-      missing.push({ what: `${file}, in ${folder}`, remedy: `tercel install ${name}` });
+      missing.push({
+        what: `${file}, in ${folder}`,
+        remedy: `tercel install ${name}, which brings the build for CUDA ${USUAL_CUDA}`,
+      });
       continue;
     }
     const at = path.join(folder, file);
     try {
       for (const library of search.missing(at)) libraries.add(library);
-      for (const library of readNeeds(at).needed) {
+      const needs = readNeeds(at);
+      folders.push(...needs.folders);
+      for (const library of needs.needed) {
         cuda = Number(/^libcudart\.so\.(\d+)$/.exec(library)?.[1] ?? cuda);
       }
     } catch (error) {
@@ -185,9 +191,11 @@ function missingOf(name: string, search: LibrarySearch): MissingPiece[] {
       });
     }
   }
-  for (const library of needsOf(name, cuda)) if (!search.find(library)) libraries.add(library);
+  for (const library of needsOf(name, cuda)) {
+    if (!search.find(library, folders)) libraries.add(library);
+  }
   missing.push(...together([...libraries].map((library) => describe(library, cuda))));
-  if (search.find('libcuda.so.1') && driverVersion() === undefined) {
+  if (search.find('libcuda.so.1') && driverVersion() === undefined && gpus().length === 0) {
     missing.push({
       what: 'a GPU: libcuda.so.1 is there, the kernel driver is not',
       remedy: 'see whether nvidia-smi lists a GPU; in a container, start it with --gpus all',

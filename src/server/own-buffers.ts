@@ -64,14 +64,16 @@ let keys: Keys | null | undefined;
 /**
  * Gives all that a socket reads from now on to a reader, instead of its 'data' event.
  *
- * @param socket accepted, not read yet
- * @returns false where this Node cannot: nothing was changed
+ * @returns false where this Node cannot, or somebody has begun to read: nothing was changed
  */
 export function readInto(socket: Socket, reader: Reader): boolean {
   if (keys === undefined) keys = findKeys() ?? null;
   const handle = (socket as unknown as { _handle?: { useUserBuffer?(buffer: Uint8Array): void } })
     ._handle;
   if (!keys || typeof handle?.useUserBuffer !== 'function') return false;
+  // What Node has read already comes as 'data'.
+  const isFresh = socket.bytesRead === 0 && socket.readableFlowing === null;
+  if (!isFresh || socket.readableLength > 0) return false;
   const properties = socket as unknown as Properties;
   if (!(keys.buffer in socket && keys.callback in socket && keys.generator in socket)) return false;
   properties[keys.buffer] = scratch;

@@ -17,8 +17,9 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { zipSync } from 'fflate';
 import { allocate, stats } from 'tercel';
-import { LibrarySearch, readNeeds, type Diagnosis } from 'tercel/measure';
+import type { Diagnosis } from 'tercel/measure';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { LibrarySearch, readNeeds } from '../../src/measure/shared-objects.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const program = path.join(root, 'dist/cli/main.js');
@@ -192,6 +193,14 @@ describe.skipIf(!isLinux || hasDriver)('tercel install, without a GPU', () => {
       expect(status).toBe(2);
       expect(readdirSync(folder)).toEqual(['libonnxruntime.so.1']);
     }
+    // A place that cannot be written to: a folder of the file's name.
+    mkdirSync(path.join(folder, CUDA_FILES[1]!));
+    const { stderr, status } = tercel(['install', 'cuda', '--from', archive(CUDA_FILES)]);
+    expect(status).toBe(1);
+    expect(stderr).toContain(`tercel install: cannot write to ${folder}: `);
+    expect(
+      readdirSync(folder).filter((name) => name.includes('.so.') && name !== 'libonnxruntime.so.1'),
+    ).toEqual([]);
   });
 
   it('says what it would do', () => {

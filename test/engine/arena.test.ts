@@ -1,5 +1,6 @@
 // The arena's settings, in processes of their own: they are fixed by the first model.
 import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 
@@ -36,6 +37,49 @@ it('has a limit, past which runs and loads are refused, and what was there goes 
     shape: [2, 10],
     inside: true,
   });
+});
+
+const fakeCuda = fileURLToPath(
+  new URL('../../build/tests/fake-cuda/libcudart.so.12', import.meta.url),
+);
+
+it.skipIf(process.platform !== 'linux')('is pinned by the CUDA runtime on request', () => {
+  // Of a runtime that pins nothing and says what it was asked for: a GPU is not needed to ask.
+  expect(
+    inProcess(`
+      tercel.configure({ arena: { pin: ${JSON.stringify(fakeCuda)} } });
+      const model = await tercel.loadModel(${mlp}, { inline: 'never' });
+      const x = tercel.allocate('float32', [2, 784]);
+      const { y } = await model.run({ x });
+      console.log(JSON.stringify({ shape: y.shape, pinned: tercel.stats().arena.pinned }));
+    `),
+  ).toEqual({ shape: [2, 10], pinned: true });
+});
+
+it.skipIf(process.platform !== 'linux')('says why it cannot be pinned', () => {
+  const why = (pin: string): unknown =>
+    inProcess(`
+      try {
+        tercel.configure({ arena: { pin: ${pin} } });
+        tercel.allocate('float32', [1]);
+        console.log('null');
+      } catch (error) {
+        console.log(JSON.stringify(error.name + ': ' + error.message));
+      }
+    `);
+  expect(why('5')).toBe(
+    'InvalidInputError: arena.pin: expected true, false or the path of libcudart, got 5',
+  );
+  expect(why('"/nope/libcudart.so"')).toMatch(
+    /^ModelError: cannot pin the arena: cannot use the CUDA runtime: \/nope\/libcudart\.so: cannot open/,
+  );
+  // Where there is one, it pins, or finds no GPU.
+  const systems = why('true');
+  if (systems !== null) {
+    expect(systems).toMatch(
+      /^ModelError: cannot pin the arena: cannot use the CUDA runtime: (libcudart\.so\.13: cannot open.*; libcudart\.so\.12: cannot open|.* finds no GPU)/,
+    );
+  }
 });
 
 it('is locked and without huge pages on request', () => {

@@ -499,6 +499,29 @@ describe('the wire', () => {
     await Promise.all([once(unused.resume(), 'end'), once(used.resume(), 'end')]);
   });
 
+  it('takes a connection that somebody looked at first', async () => {
+    const app = await serve();
+    const door = net.createServer((socket) => {
+      socket.once('data', (first) => {
+        socket.pause();
+        socket.unshift(first);
+        app.server.emit('connection', socket);
+        socket.resume();
+      });
+    });
+    door.listen(0, '127.0.0.1');
+    await once(door, 'listening');
+    const socket = net.connect((door.address() as AddressInfo).port, '127.0.0.1');
+    let answered = '';
+    socket.on('data', (chunk: Buffer) => (answered += chunk.toString('latin1')));
+    for (let i = 1; i <= 3; i++) {
+      socket.write(request());
+      await vi.waitUntil(() => answered.split('200 OK').length === i + 1);
+    }
+    socket.destroy();
+    door.close();
+  });
+
   it('gives a connection away for good: another protocol has every byte both ways', async () => {
     const app = await serve();
     const received: Buffer[] = [];

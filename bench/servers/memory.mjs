@@ -1,0 +1,52 @@
+// A model's memory, for another program to look at from outside: prints what Tercel's instruments say, and
+// ends without giving anything back.
+//
+//   node memory.mjs start|load|run MODEL MEMORY INPUTS    MEMORY as in loadModel(); INPUTS as JSON:
+//   {name: {dtype, shape}}, filled with ones
+import { allocate, loadModel, stats } from 'tercel';
+// Of the build, as the package: an environment has one.
+import { native } from '../../dist/native.js';
+
+const [, , until, path, memory, shapes] = process.argv;
+const arrays = { float32: Float32Array, int64: BigInt64Array, int32: Int32Array };
+const inputs = {};
+for (const [name, { dtype, shape }] of Object.entries(JSON.parse(shapes))) {
+  const data = new arrays[dtype](shape.reduce((a, b) => a * b, 1));
+  inputs[name] = { dtype, shape, data: data.fill(dtype === 'int64' ? 1n : 1) };
+}
+allocate('float32', [1]); // starts the runtime
+
+/** Bytes allocated: from the C library's heap, and from the arena. */
+function allocated() {
+  globalThis.gc();
+  const { usedBytes, mappedBytes } = native.mallocUse();
+  return usedBytes + mappedBytes + stats().arena.leasedBytes;
+}
+
+const before = allocated();
+const said = { loaded: 0, peak: 0 };
+if (until !== 'start') {
+  const model = await loadModel(path, { memory, inline: 'always' });
+  said.loaded = allocated() - before;
+  if (until === 'run') {
+    // The log is of the arena, and has memory of its own.
+    if (memory === 'tercel') native.startAllocationLog(1 << 20);
+    for (let i = 0; i < 3; i++) model.runSync(inputs);
+    // The most that was alive at once of what the runs allocated.
+    const { events, dropped } = native.stopAllocationLog() ?? { events: [], dropped: 0 };
+    if (dropped > 0) throw new Error(`the log had no room for ${dropped} events`);
+    const sizes = new Map();
+    let alive = 0;
+    let most = 0;
+    for (let i = 0; i < events.length; i += 3) {
+      const [address, bytes] = [events[i + 1], events[i + 2]];
+      if (bytes > 0) sizes.set(address, bytes);
+      alive += bytes > 0 ? bytes : -(sizes.get(address) ?? 0);
+      if (bytes === 0) sizes.delete(address);
+      most = Math.max(most, alive);
+    }
+    said.peak = said.loaded + most;
+  }
+}
+console.log(JSON.stringify(said));
+process.reallyExit(0);

@@ -1,0 +1,116 @@
+// What needs the CUDA runtime, with a fake of it that counts who calls (fixtures/fake_cudart.c).
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "arena.h"
+#include "check.h"
+#include "cuda_runtime.h"
+
+using namespace tercel;
+
+namespace {
+
+// As in the fake.
+struct Counts {
+  int registered;
+  size_t bytes;
+  int calls;
+  int refuse_after;
+  int strange;
+};
+
+Counts* OpenFake() {
+  const CudaRuntime* cuda = nullptr;
+  CHECK_OK(OpenCudaRuntime(FAKE_CUDA_RUNTIME, &cuda));
+  void* handle = dlopen(FAKE_CUDA_RUNTIME, RTLD_NOW | RTLD_NOLOAD);
+  CHECK(handle != nullptr);
+  auto* counts = static_cast<Counts*>(dlsym(handle, "fake_cuda"));
+  dlclose(handle);
+  return counts;
+}
+
+ArenaOptions Pinned() {
+  ArenaOptions options;
+  options.pages.pin = true;
+  return options;
+}
+
+}  // namespace
+
+TEST(TheCudaRuntimeIsOpenedOnceOrSaysWhyNot) {
+  const CudaRuntime* cuda = nullptr;
+  auto refused = [&](const char* library, const char* reason) {
+    const Status status = OpenCudaRuntime(library, &cuda);
+    CHECK(status.code() == Code::kModel);
+    CHECK(status.message().find(reason) != std::string::npos);
+    CHECK(cuda == nullptr && TheCudaRuntime() == nullptr);
+  };
+  if (!TheCudaRuntime()) {
+    refused("/nope/libcudart.so.12", "/nope/libcudart.so.12: cannot open");
+    refused("libm.so.6", "libm.so.6 has no cudaHost");
+    setenv("FAKE_CUDA_DEVICES", "0", 1);
+    refused(FAKE_CUDA_RUNTIME, "finds no GPU");
+    setenv("FAKE_CUDA_DEVICES", "-1", 1);
+    refused(FAKE_CUDA_RUNTIME, "finds no GPU: no CUDA-capable device is detected");
+    unsetenv("FAKE_CUDA_DEVICES");
+  }
+  CHECK_OK(OpenCudaRuntime(FAKE_CUDA_RUNTIME, &cuda));
+  CHECK_EQ(cuda->version, 12040);
+  CHECK_EQ(cuda->devices, 1);
+  const CudaRuntime* again = nullptr;
+  CHECK_OK(OpenCudaRuntime("", &again));
+  CHECK(again == cuda && TheCudaRuntime() == cuda);
+}
+
+TEST(SlabsArePinnedOnceAndLetGo) {
+  Counts* counts = OpenFake();
+  {
+    Arena arena(Pinned());
+    std::vector<void*> all;
+    for (size_t bytes : {size_t{100}, size_t{1} << 20, size_t{100} << 20}) {
+      all.push_back(arena.Allocate(bytes));
+      CHECK(all.back() != nullptr);
+      std::memset(all.back(), 1, bytes);
+    }
+    const ArenaStats stats = arena.Stats();
+    CHECK(stats.pinned);
+    CHECK_EQ(static_cast<uint64_t>(counts->registered), stats.slabs);
+    CHECK_EQ(counts->bytes, stats.reserved_bytes);
+    // What is taken again from a slab costs no call.
+    const int calls = counts->calls;
+    for (void*& data : all) arena.Free(data);
+    for (int i = 0; i < 100; ++i) arena.Free(arena.Allocate(1 << 20));
+    CHECK_EQ(counts->calls, calls);
+    CHECK(arena.Trim() > 0);
+    CHECK_EQ(counts->registered, 0);
+    CHECK(arena.Allocate(64) != nullptr);
+    CHECK_EQ(counts->registered, 1);
+  }
+  CHECK_EQ(counts->registered, 0);
+  CHECK_EQ(counts->strange, 0);
+}
+
+TEST(MemoryThatCannotBePinnedIsRefusedAndGivenBack) {
+  Counts* counts = OpenFake();
+  Arena arena(Pinned());
+  counts->refuse_after = 1;
+  void* first = arena.Allocate(1 << 20);
+  CHECK(first != nullptr);
+  CHECK(arena.Allocate(100 << 20) == nullptr);
+  CHECK_EQ(arena.Stats().slabs, uint64_t{1});
+  CHECK_EQ(arena.Stats().reserved_bytes, uint64_t{counts->bytes});
+  // There is room in what was pinned before.
+  void* second = arena.Allocate(1 << 20);
+  CHECK(second != nullptr);
+  counts->refuse_after = -1;
+  void* large = arena.Allocate(100 << 20);
+  CHECK(large != nullptr);
+  for (void* data : {first, second, large}) arena.Free(data);
+  arena.Trim();
+  CHECK_EQ(counts->registered, 0);
+  CHECK_EQ(counts->strange, 0);
+}
