@@ -18,6 +18,7 @@ import { describeMachine, type Machine } from './machine.js';
 import { accountMemory, detailMemory, type MemoryAccount, type MemoryDetail } from './memory.js';
 import { modelName } from './in-process.js';
 import { readOperators, type OperatorTime, type TraceEvent } from './operators.js';
+import { nowUs, stagesOf, type Stage } from './stages.js';
 import { median } from './statistics.js';
 
 export interface ProfileOptions extends Partial<
@@ -80,8 +81,8 @@ export interface Profile {
     betweenUs: number;
     runs: number;
     operators: OperatorTime[];
-    /** Microseconds of a request on a lane, the median: what is not the run. */
-    stages: { name: string; us: number }[];
+    /** Of a request of the v2 protocol with binary tensors on a lane, in its order; empty with strings. */
+    stages: Stage[];
     /** The same with a thread more; null where there is no processor for it. */
     oneMore: { threads: number; us: number } | null;
   };
@@ -91,11 +92,6 @@ export interface Profile {
 
 const WARM_RUNS = 5;
 const LOG_EVENTS = 1 << 20;
-const QUEUED_RUNS = 64;
-
-function nowUs(): number {
-  return Number(process.hrtime.bigint()) / 1000;
-}
 
 function collectGarbage(): void {
   (globalThis as { gc?: () => void }).gc?.();
@@ -113,41 +109,6 @@ function timeRuns(model: Model, inputs: Record<string, Tensor>, count: number): 
     times.push(nowUs() - start);
   }
   return times;
-}
-
-/** Microseconds that a request on a lane spends where, in the median of some one after the other. */
-async function stagesOf(
-  file: string,
-  options: ModelOptions,
-  inputs: Record<string, Tensor>,
-): Promise<Profile['time']['stages']> {
-  const model = await loadModel(file, { ...options, lanes: 1, inline: 'never' });
-  try {
-    await model.run(inputs);
-    const before = model.stats();
-    const start = nowUs();
-    const own: number[] = [];
-    for (let i = 0; i < QUEUED_RUNS; i++) {
-      const from = nowUs();
-      const promise = model.run(inputs);
-      own.push(nowUs() - from);
-      await promise;
-    }
-    const whole = (nowUs() - start) / QUEUED_RUNS;
-    const after = model.stats();
-    const count = after.runsOnLanes - before.runsOnLanes || 1;
-    const queue = (after.queueUs - before.queueUs) / count;
-    const run = (after.runUs - before.runUs) / count;
-    const submit = median(own);
-    return [
-      { name: 'submit: check and copy in', us: submit },
-      { name: 'queue: until a lane takes it', us: queue },
-      { name: 'run', us: run },
-      { name: 'return: wake and copy out', us: Math.max(0, whole - submit - queue - run) },
-    ];
-  } finally {
-    await model.close();
-  }
 }
 
 /**

@@ -68,6 +68,22 @@ describe('a profile', () => {
     expect(kinds.find(({ kind }) => kind === 'kept by runs')).toBeUndefined();
   });
 
+  it('says where the time of a request goes, the run most of all', () => {
+    const { stages, plainUs } = made.time;
+    expect(stages.map(({ name }) => name.split(':')[0])).toEqual([
+      'parse',
+      'gather',
+      'queue',
+      'run',
+      'scatter',
+      'encode',
+    ]);
+    expect(Math.min(...stages.map(({ us }) => us))).toBeGreaterThanOrEqual(0);
+    const run = stages.find(({ name }) => name === 'run')!.us;
+    expect(run).toBeGreaterThan(plainUs / 3);
+    expect(stages.find(({ name }) => name.startsWith('parse'))!.us).toBeLessThan(run);
+  });
+
   it('gives each operator its time, and together they are the run', () => {
     const { operators, operatorsUs, runUs, plainUs } = made.time;
     expect(operators.reduce((sum, { us }) => sum + us, 0)).toBeCloseTo(operatorsUs, 3);
