@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { describeMachine, machineLine } from 'tercel/measure';
 import { async } from './async.js';
 import { batching } from './batching.js';
+import { copies } from './copies.js';
 import { overGrpc } from './grpc.js';
 import { harness } from './harness.js';
 import { http } from './http.js';
@@ -30,6 +31,7 @@ const questions: Record<string, { title: string; ask: Question; short?: Question
     short: overhead,
   },
   async: { title: 'What does an asynchronous run cost, and whom does it hold up?', ask: async },
+  copies: { title: 'What is copied, and what does that cost?', ask: copies, short: copies },
   throughput: { title: 'Is compute lost on the way?', ask: throughput, short: throughput },
   batching: { title: 'Do batches pay, and does a latency target find them?', ask: batching },
   http: { title: 'What does a request cost over HTTP?', ask: http },
