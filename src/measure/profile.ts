@@ -70,7 +70,7 @@ export interface Profile {
     cycles: number[];
   };
   time: {
-    /** Microseconds of a run without any profile, the median. */
+    /** Microseconds of a run without any profile: the median before and behind the profiled ones, in the mean. */
     plainUs: number;
     /**
      * Of a run with the library's profile, in the mean; what its operators took, and what is between, most of
@@ -166,7 +166,6 @@ export async function profile(
   const moments = [moment('before')];
   const marks: number[] = [];
   let log: ReturnType<typeof native.stopAllocationLog>;
-  let plainUs: number;
   try {
     const model = await loadModel(file, modelOptions);
     marks.push(native.clocks().monotonicNs);
@@ -177,7 +176,7 @@ export async function profile(
     moments.push(moment('first run'));
     timeRuns(model, inputs, WARM_RUNS);
     marks.push(native.clocks().monotonicNs);
-    plainUs = median(timeRuns(model, inputs, runs));
+    timeRuns(model, inputs, runs);
     marks.push(native.clocks().monotonicNs);
     collectGarbage();
     moments.push(moment('steady'));
@@ -200,7 +199,19 @@ export async function profile(
     afterCycles.push(accountMemory()?.rss ?? process.memoryUsage().rss);
   }
 
+  // Before the profiled runs and behind them: what the machine is slower or faster by meanwhile evens out.
+  const plain: number[] = [];
+  const timePlain = async (): Promise<void> => {
+    const model = await loadModel(file, modelOptions);
+    try {
+      timeRuns(model, inputs, WARM_RUNS);
+      plain.push(median(timeRuns(model, inputs, runs)));
+    } finally {
+      await model.close();
+    }
+  };
   step('time: operators');
+  await timePlain();
   const folder = mkdtempSync(path.join(tmpdir(), 'tercel-profile-'));
   let operators: ReturnType<typeof readOperators>;
   let operatorLog: ReturnType<typeof native.stopAllocationLog>;
@@ -227,6 +238,9 @@ export async function profile(
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+
+  await timePlain();
+  const plainUs = (plain[0]! + plain[1]!) / 2;
 
   step('time: stages');
   const hasStrings = Object.values(inputs).some(({ dtype }) => dtype === 'string');
