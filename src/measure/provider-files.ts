@@ -156,7 +156,7 @@ export async function installProvider(name: string, print: (line: string) => voi
       { cause },
     );
   }
-  let last = '';
+  let complaint = '';
   // Run by npm in a project's folder, the script would take itself for a part of that project's install.
   const { npm_package_json: _, npm_config_local_prefix: __, ...env } = process.env;
   const code = await new Promise<number | null>((resolve, reject) => {
@@ -165,22 +165,19 @@ export async function installProvider(name: string, print: (line: string) => voi
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...env, ONNXRUNTIME_NODE_INSTALL: 'true' }, // whatever is there
     });
-    const take = (chunk: Buffer): void => {
-      for (const line of chunk.toString().split('\n').filter(Boolean)) {
-        if (/Error\b|ENO|ECONN|failed/i.test(line) || last === '') last = line.trim();
-        print(line);
-      }
-    };
-    child.stdout.on('data', take);
-    child.stderr.on('data', take);
+    child.stdout.on('data', (chunk: Buffer) => {
+      for (const line of chunk.toString().split('\n').filter(Boolean)) print(line);
+    });
+    child.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
     child.on('error', reject);
     child.on('close', resolve);
   });
   const absent = files.filter((file) => !existsSync(path.join(folder, file)));
   if (code !== 0 || absent.length > 0) {
+    const reason = /^\s*\w*Error: (.+)$/m.exec(complaint)?.[1];
     throw new ModelError(
       `onnxruntime-node's install script did not bring ${absent.join(', ') || 'the files'}` +
-        `${last ? `: ${last}` : ''}; without a way to its source, bring a wheel of onnxruntime-gpu or a ` +
+        `${reason === undefined ? '' : `: ${reason}`}; without a way to its source, bring a wheel of onnxruntime-gpu or a ` +
         'package of Microsoft.ML.OnnxRuntime.Gpu.Linux of the same version with --from',
     );
   }
