@@ -5,8 +5,10 @@
 //   {name: {dtype, shape}}, filled with ones
 import { allocate, loadModel, stats } from 'tercel';
 // Of the build, as the package: an environment has one.
+import { allocationsOf } from '../../dist/engine/observe.js';
 import { native } from '../../dist/native.js';
 
+const RUNS = 3;
 const [, , until, path, memory, shapes] = process.argv;
 const arrays = { float32: Float32Array, int64: BigInt64Array, int32: Int32Array };
 const inputs = {};
@@ -31,21 +33,11 @@ if (until !== 'start') {
   if (until === 'run') {
     // The log is of the arena, and has memory of its own.
     if (memory === 'tercel') native.startAllocationLog(1 << 20);
-    for (let i = 0; i < 3; i++) model.runSync(inputs);
+    for (let i = 0; i < RUNS; i++) model.runSync(inputs);
+    const log = native.stopAllocationLog() ?? { events: [], dropped: 0 };
+    if (log.dropped > 0) throw new Error(`the log had no room for ${log.dropped} events`);
     // The most that was alive at once of what the runs allocated.
-    const { events, dropped } = native.stopAllocationLog() ?? { events: [], dropped: 0 };
-    if (dropped > 0) throw new Error(`the log had no room for ${dropped} events`);
-    const sizes = new Map();
-    let alive = 0;
-    let most = 0;
-    for (let i = 0; i < events.length; i += 3) {
-      const [address, bytes] = [events[i + 1], events[i + 2]];
-      if (bytes > 0) sizes.set(address, bytes);
-      alive += bytes > 0 ? bytes : -(sizes.get(address) ?? 0);
-      if (bytes === 0) sizes.delete(address);
-      most = Math.max(most, alive);
-    }
-    said.peak = said.loaded + most;
+    said.peak = said.loaded + allocationsOf(log, RUNS).peakBytes;
   }
 }
 console.log(JSON.stringify(said));

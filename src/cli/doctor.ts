@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { TercelError } from '../errors.js';
 import { diagnose, type Diagnosis } from '../measure/index.js';
 
-/** Of pieces that pip or a package manager installs. */
+/** Of pieces that packages bring. */
 export const LIBRARY_NOTE =
   "Libraries outside the system's folders, as those of pip, are found by LD_LIBRARY_PATH.";
 
@@ -23,9 +23,7 @@ function print(diagnosis: Diagnosis): void {
     for (const { what, remedy } of missing) console.log(`  missing  ${what}\n           ${remedy}`);
     if (error !== undefined) console.log(`  it said  ${error.split('\n')[0]!}`);
   }
-  if (
-    providers.some(({ missing }) => missing.some(({ remedy }) => remedy.startsWith('install ')))
-  ) {
+  if (providers.some(({ missing }) => missing.some(({ by }) => by === 'package'))) {
     console.log(`\n${LIBRARY_NOTE}`);
   }
 }

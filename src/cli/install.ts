@@ -34,12 +34,12 @@ async function install(name: string, { from, dryRun, force }: InstallFlags): Pro
     console.log(`${name} loads.`);
     return;
   }
-  const others = missing.filter(({ remedy }) => !(dryRun && remedy.startsWith('tercel install')));
+  const others = missing.filter(({ by }) => !(dryRun && by === 'tercel'));
   console.log(
     `${name} does not load${dryRun ? ' now' : ' yet'}${others.length > 0 ? '; besides, it needs:' : ''}`,
   );
   for (const { what, remedy } of others) console.log(`  ${what}\n    ${remedy}`);
-  if (others.some(({ remedy }) => remedy.startsWith('install '))) console.log(LIBRARY_NOTE);
+  if (others.some(({ by }) => by === 'package')) console.log(LIBRARY_NOTE);
   if (missing.length === 0 && error !== undefined) console.log(`  it said: ${error}`);
   if (!dryRun) process.exitCode = 1;
 }

@@ -59,7 +59,8 @@ type Counted = Pick<
   | 'runs'
 >;
 
-function allocationsOf(
+/** What an allocation log holds, for so many runs of graphs. */
+export function allocationsOf(
   log: { events: Float64Array; dropped: number },
   executions: number,
 ): Observation['allocations'] {

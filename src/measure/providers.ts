@@ -17,6 +17,8 @@ import { LibrarySearch, readNeeds } from './shared-objects.js';
 export interface MissingPiece {
   what: string;
   remedy: string;
+  /** What brings it: `tercel install`, a package of pip's or the system's, or neither. */
+  by: 'tercel' | 'package' | 'hand';
 }
 
 export interface ProviderReport {
@@ -129,38 +131,48 @@ function describe(library: string, cuda: number): MissingPiece {
     return {
       what: 'libcuda.so.1: the NVIDIA driver',
       remedy: `install the GPU's driver, ${cuda < 13 ? 525 : 580} or newer for CUDA ${cuda}; in a container, start it with --gpus all`,
+      by: 'hand',
     };
   }
   for (const [pattern, origin] of origins) {
     const match = pattern.exec(library);
     if (!match) continue;
     const { product, packages } = origin(match[1]!, cuda);
-    return { what: `${library}: ${product}`, remedy: `install ${packages}` };
+    return { what: `${library}: ${product}`, remedy: `install ${packages}`, by: 'package' };
   }
-  return { what: library, remedy: `install the system's package that has ${library}` };
+  const remedy = `install the system's package that has ${library}`;
+  return { what: library, remedy, by: 'package' };
 }
 
 /** One piece of those that come together: "libcublas.so.12, libcublasLt.so.12: cuBLAS of CUDA 12". */
 function together(pieces: readonly MissingPiece[]): MissingPiece[] {
   const byRemedy = new Map<string, MissingPiece>();
-  for (const { what, remedy } of pieces) {
+  for (const piece of pieces) {
+    const { what, remedy } = piece;
     const other = byRemedy.get(remedy);
-    byRemedy.set(remedy, { what: other ? `${what.split(': ')[0]!}, ${other.what}` : what, remedy });
+    byRemedy.set(
+      remedy,
+      other ? { ...other, what: `${what.split(': ')[0]!}, ${other.what}` } : piece,
+    );
   }
   return [...byRemedy.values()];
 }
 
 /** The driver's version, from the kernel; under WSL the kernel is another one's. */
-function driverVersion(): string | undefined {
+function driverVersion(devices: Machine['gpus']): string | undefined {
   try {
     const text = readFileSync('/proc/driver/nvidia/version', 'utf8');
     return /Kernel Module\S*\s+(?:for \S+\s+)?(\d[\d.]*)/.exec(text)?.[1] ?? 'unknown';
   } catch {
-    return gpus()[0]?.driver;
+    return devices[0]?.driver;
   }
 }
 
-function missingOf(name: string, search: LibrarySearch): MissingPiece[] {
+function missingOf(
+  name: string,
+  search: LibrarySearch,
+  driver: string | undefined,
+): MissingPiece[] {
   // Other platforms' loaders are not looked into; what ONNX Runtime says is all there is.
   if (!installable.includes(name) || process.platform !== 'linux') return [];
   const { folder, files, present } = providerFiles(name);
@@ -173,6 +185,7 @@ function missingOf(name: string, search: LibrarySearch): MissingPiece[] {
       missing.push({
         what: `${file}, in ${folder}`,
         remedy: `tercel install ${name}, which brings the build for CUDA ${USUAL_CUDA}`,
+        by: 'tercel',
       });
       continue;
     }
@@ -188,6 +201,7 @@ function missingOf(name: string, search: LibrarySearch): MissingPiece[] {
       missing.push({
         what: `a whole ${file}: ${(error as Error).message}`,
         remedy: `tercel install ${name} --force`,
+        by: 'tercel',
       });
     }
   }
@@ -195,10 +209,11 @@ function missingOf(name: string, search: LibrarySearch): MissingPiece[] {
     if (!search.find(library, folders)) libraries.add(library);
   }
   missing.push(...together([...libraries].map((library) => describe(library, cuda))));
-  if (search.find('libcuda.so.1') && driverVersion() === undefined && gpus().length === 0) {
+  if (!libraries.has('libcuda.so.1') && driver === undefined) {
     missing.push({
       what: 'a GPU: libcuda.so.1 is there, the kernel driver is not',
       remedy: 'see whether nvidia-smi lists a GPU; in a container, start it with --gpus all',
+      by: 'hand',
     });
   }
   return missing;
@@ -273,10 +288,12 @@ export async function diagnose(
   const available = availableProviders().map(shortName);
   const file = libraryFile();
   const search = new LibrarySearch();
+  const devices = gpus();
+  const driver = driverVersion(devices);
   const wanted =
     names.length > 0
       ? names.map(shortName)
-      : [...new Set(['cpu', ...available, ...(process.platform === 'linux' ? installable : [])])];
+      : ['cpu', ...available, ...(process.platform === 'linux' ? installable : [])];
   const reports: ProviderReport[] = [];
   for (const name of new Set(wanted)) {
     if (name === '') throw new InvalidInputError('a provider needs a name');
@@ -289,6 +306,7 @@ export async function diagnose(
           {
             what: `an ONNX Runtime library with ${name}`,
             remedy: 'name one with TERCEL_ORT_LIBRARY',
+            by: 'hand',
           },
         ],
       });
@@ -300,16 +318,15 @@ export async function diagnose(
       name,
       loads: error === undefined,
       ...(error !== undefined && { error }),
-      missing: error === undefined ? [] : missingOf(name, search),
+      missing: error === undefined ? [] : missingOf(name, search, driver),
     });
   }
-  const driver = driverVersion();
   return {
     tercel: version,
     node: process.versions.node,
     platform: `${process.platform} ${process.arch}`,
     library: { path: file, version: stats().library?.version ?? 'unknown' },
-    gpus: gpus(),
+    gpus: devices,
     ...(driver !== undefined && { driver }),
     providers: reports,
   };
