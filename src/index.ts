@@ -1,4 +1,5 @@
-export { Binding, type BindShapes } from './engine/binding.js';
+export { Binding, type BindOptions, type BindShapes } from './engine/binding.js';
+export { DeviceTensor } from './engine/device-tensor.js';
 export { loadModel } from './engine/load.js';
 export { type OutputSelection } from './engine/marshal.js';
 export { Model, type Inputs } from './engine/model.js';
@@ -14,7 +15,10 @@ export {
 } from './tensor.js';
 export type {
   BatchingOptions,
+  DeviceCopies,
+  DeviceStats,
   EngineStats,
+  GpuOptions,
   LogLevel,
   ModelOptions,
   ModelStats,

@@ -18,12 +18,34 @@ export interface NativeValue extends NativeType {
   name: string;
 }
 
+/** A piece of a GPU's memory; see native/addon/device_handle.h. */
+export interface NativeDeviceBuffer {
+  device: number;
+  bytes: number;
+  /** What bind() takes. */
+  lease: object;
+  /** As many bytes as the array has. */
+  readSync(into: ArrayBufferView): void;
+  writeSync(from: ArrayBufferView): void;
+  /** The completion is an ArrayBuffer. */
+  read(slot: number): void;
+  write(slot: number, from: ArrayBufferView): void;
+}
+
 export interface NativeSlot {
   name: string;
   dtype: number;
   shape: number[];
-  /** None for strings. */
+  /** Neither for strings. */
   buffer?: ArrayBuffer;
+  onDevice?: NativeDeviceBuffer;
+}
+
+/** What is asked of a binding's slot. */
+export interface NativeWish {
+  shape?: readonly number[] | undefined;
+  onDevice: boolean;
+  lease?: object | undefined;
 }
 
 export interface NativeBinding {
@@ -48,6 +70,8 @@ export interface NativePolicy {
   preferredSizes: number[];
   targetP99Us: number;
   preserveOrder: boolean;
+  /** On a GPU: batches that get a CUDA graph, ascending. */
+  graphRows: number[];
   padding: { symbol: string; sizes: number[]; multiple: number }[];
   /** The bytes of one element by the input's index. */
   padValues: { input: number; bytes: Uint8Array }[];
@@ -67,14 +91,12 @@ export interface NativeModel {
     custom: Record<string, string>;
   };
   providers: string[];
+  onGpu: boolean;
   warnings: string[];
   /** Arguments and results travel as native/addon/values.h says. */
   runSync: (...data: unknown[]) => unknown;
   run: (...data: unknown[]) => unknown;
-  bind(
-    inputs: (readonly number[] | undefined)[],
-    outputs: (readonly number[] | undefined)[],
-  ): NativeBinding;
+  bind(inputs: (NativeWish | undefined)[], outputs: (NativeWish | undefined)[]): NativeBinding;
   stats(): unknown;
   configure(policy: NativePolicy): void;
   warm(
@@ -111,6 +133,11 @@ export interface NativeLoadOptions {
   customOpLibraries: string[];
   logLevel: number;
   lanes: number;
+  lanesGiven: boolean;
+  gpuSlots: number;
+  /** For tests: the CPU's session, run as if it were on GPU 0 of the CUDA runtime that is open. */
+  gpuStandIn: boolean;
+  gpuStandInGraphs: boolean;
   maxQueue: number;
   inline: string;
   throttle: boolean;

@@ -20,6 +20,44 @@ export interface ProviderSpec {
   options?: Record<string, string | number | boolean>;
 }
 
+/** How a model runs on a GPU, where 'cuda' or 'tensorrt' is among its providers. */
+export interface GpuOptions {
+  /** The GPU's number, as CUDA counts. Default 0. */
+  device?: number;
+  /**
+   * Bytes that ONNX Runtime's arena on the GPU may take (`gpu_mem_limit`). Not Tercel's own inputs and outputs
+   * there; with TensorRT in front, its provider's arena is the session's and has no limit. Default: none.
+   */
+  memoryLimit?: number;
+  /**
+   * How that arena grows: by what is asked for, which wastes least, or by doubling, which asks the driver less
+   * often. Default 'next-power-of-two'.
+   */
+  arenaStrategy?: 'same-as-requested' | 'next-power-of-two';
+  /**
+   * Runs in flight: while one computes, the next one's inputs are copied in and the last one's outputs
+   * out. Also the number of lanes, unless `lanes` says another. 0 leaves the copies to ONNX Runtime,
+   * one run after the other. Default 2.
+   */
+  slots?: number;
+  /**
+   * CUDA graphs (of the CUDA provider): a run is then one launch instead of one for each kernel. True:
+   * for batches of 1, 2, 4 and so on up to maxBatch, and the preferred sizes; or for these sizes. Smaller
+   * batches are filled up to the next size. The graph must run on the GPU as a whole, without control
+   * flow. Default false.
+   */
+  graphs?: boolean | readonly number[];
+  /** TensorRT may compute in half precision, or in 8 bits where the model is quantised. Default 'fp32'. */
+  precision?: 'fp32' | 'fp16' | 'bf16' | 'int8';
+  /**
+   * Where TensorRT's engines and timings are kept, by model, GPU, driver and versions; false: nowhere.
+   * Building an engine takes minutes: meanwhile a repository's model is served by the next provider, and
+   * of the processes that want the same one, one builds it. Default: `tercel/engines` in the user's cache
+   * folder (XDG_CACHE_HOME, or ~/.cache).
+   */
+  engineCache?: string | false;
+}
+
 /** How a model is loaded and run. Everything is optional. */
 export interface ModelOptions {
   /** Threads inside one run (intra-op). Default 1: lanes run side by side instead. */
@@ -48,11 +86,13 @@ export interface ModelOptions {
   config?: Record<string, string>;
   /** In order of preference; 'cpu' is always there, last. */
   providers?: (string | ProviderSpec)[];
+  /** For 'cuda' and 'tensorrt'. An option given to the provider by its own name wins. */
+  gpu?: GpuOptions;
   /** A provider that cannot be loaded is a process warning, and the next one is taken. Default false. */
   fallback?: boolean;
   /**
    * Native threads that execute run(). Default: as many as cores / threads, and one less for batches of runs
-   * that are short, or that were not measured.
+   * that are short, or that were not measured; on a GPU `gpu.slots`.
    */
   lanes?: number;
   /**
@@ -175,6 +215,41 @@ export interface ModelStats {
   medianRunUs: number;
 }
 
+/** Copies between the host and a GPU, by the GPU's clock. */
+export interface DeviceCopies {
+  count: number;
+  bytes: number;
+  us: number;
+}
+
+/** A GPU that models run on. What neither the CUDA runtime nor the driver (by NVML) says is left out. */
+export interface DeviceStats {
+  /** As CUDA counts. */
+  device: number;
+  /** Compute capability, such as '9.0'. */
+  capability: string;
+  pciBusId: string;
+  name?: string;
+  driver?: string;
+  /** Of the whole GPU, whoever uses it. */
+  totalBytes?: number;
+  usedBytes?: number;
+  /** Tercel's inputs and outputs there: taken from CUDA, and of them in use. */
+  reservedBytes: number;
+  leasedBytes: number;
+  leases: number;
+  /** Runs, and of them those of a CUDA graph. */
+  runs: number;
+  graphRuns: number;
+  copiesIn: DeviceCopies;
+  copiesOut: DeviceCopies;
+  /** Parts of the driver's last sample period: in which a kernel ran, in which memory was read or written. */
+  utilization?: number;
+  memoryUtilization?: number;
+  watts?: number;
+  celsius?: number;
+}
+
 export interface EngineStats {
   /** The ONNX Runtime in use; null before the first model or allocation. */
   library: { path: string; version: string } | null;
@@ -199,6 +274,8 @@ export interface EngineStats {
   copies: { bytesIn: number; bytesOut: number };
   /** Median time to wake a parked lane, in microseconds; 0 before it was measured. */
   laneWakeUs: number;
+  /** GPUs that models run on, or did. */
+  devices: DeviceStats[];
   /** Sessions alive in the process. */
   models: ModelStats[];
 }

@@ -2,36 +2,34 @@
 
 #include "closure.h"
 #include "describe.h"
+#include "device_handle.h"
+#include "read.h"
 #include "run_job.h"
 
 namespace tercel::addon {
 
 namespace {
 
-bool ReadShapes(napi_env env, napi_value list, size_t count, std::vector<std::optional<Dims>>* out) {
+// [{shape, onDevice, lease} or undefined]
+bool ReadWishes(napi_env env, napi_value list, size_t count, std::vector<Binding::Wish>* out) {
+  const Napi::Array array(env, list);
   out->resize(count);
-  for (size_t i = 0; i < count; ++i) {
-    napi_value shape = nullptr;
-    bool is_array = false;
-    if (!Ok(napi_get_element(env, list, static_cast<uint32_t>(i), &shape))) return false;
-    if (!Ok(napi_is_array(env, shape, &is_array))) return false;
-    if (!is_array) continue;
-    uint32_t rank = 0;
-    napi_get_array_length(env, shape, &rank);
-    Dims dims(rank);
-    for (uint32_t d = 0; d < rank; ++d) {
-      napi_value dim = nullptr;
-      napi_get_element(env, shape, d, &dim);
-      if (!Ok(napi_get_value_int64(env, dim, &dims[d]))) dims[d] = -1;
-    }
-    (*out)[i] = std::move(dims);
+  for (uint32_t i = 0; i < count; ++i) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsObject()) continue;
+    const Napi::Object wish = item.As<Napi::Object>();
+    const Napi::Value shape = wish.Get("shape");
+    if (shape.IsArray()) (*out)[i].dims = Integers(shape);
+    (*out)[i].on_device = Flag(wish, "onDevice");
+    (*out)[i].lease = DeviceHandle::LeaseOf(env, wish.Get("lease"));
   }
-  return true;
+  bool pending = false;
+  return Ok(napi_is_exception_pending(env, &pending)) && !pending;
 }
 
-// [{name, dtype, shape, buffer}]; no buffer for strings.
-napi_value DescribeSlots(napi_env env, Runtime* runtime, const std::vector<Binding::Slot>& slots,
-                         Status* status) {
+// [{name, dtype, shape, buffer or onDevice}]; neither for strings.
+napi_value DescribeSlots(AddonEnv* addon, const std::vector<Binding::Slot>& slots, Status* status) {
+  napi_env env = addon->env();
   napi_value list = nullptr;
   if (!Ok(napi_create_array_with_length(env, slots.size(), &list))) return nullptr;
   for (size_t i = 0; i < slots.size(); ++i) {
@@ -43,12 +41,17 @@ napi_value DescribeSlots(napi_env env, Runtime* runtime, const std::vector<Bindi
       return nullptr;
     }
     if (slot.lease) {
-      napi_value buffer = LeaseToArrayBuffer(env, runtime, slot.lease, slot.bytes);
+      napi_value buffer = LeaseToArrayBuffer(env, addon->runtime(), slot.lease, slot.bytes);
       if (!buffer) {
         *status = Status::Model("bind: this build of Node refuses external buffers; use run()");
         return nullptr;
       }
       napi_set_named_property(env, item, "buffer", buffer);
+    }
+    if (slot.on_device) {
+      napi_value handle = DeviceHandle::Create(Ref<AddonEnv>(addon), slot.on_device, slot.bytes);
+      if (!handle) return nullptr;
+      napi_set_named_property(env, item, "onDevice", handle);
     }
     napi_set_element(env, list, static_cast<uint32_t>(i), item);
   }
@@ -62,20 +65,19 @@ BindingHandle::~BindingHandle() { model_->bindings().erase(this); }
 napi_value BindingHandle::Create(Ref<ModelHandle> model, napi_value inputs, napi_value outputs) {
   AddonEnv* addon = model->env();
   napi_env env = addon->env();
-  std::vector<std::optional<Dims>> input_shapes, output_shapes;
-  if (!ReadShapes(env, inputs, model->model()->inputs().size(), &input_shapes) ||
-      !ReadShapes(env, outputs, model->model()->outputs().size(), &output_shapes)) {
+  std::vector<Binding::Wish> input_wishes, output_wishes;
+  if (!ReadWishes(env, inputs, model->model()->inputs().size(), &input_wishes) ||
+      !ReadWishes(env, outputs, model->model()->outputs().size(), &output_wishes)) {
     return nullptr;
   }
   Ref<BindingHandle> handle(new BindingHandle(model));
-  Status status = Binding::Create(model->model(), input_shapes, output_shapes, &handle->binding_);
+  Status status = Binding::Create(model->model(), input_wishes, output_wishes, &handle->binding_);
   if (!status.ok()) return addon->Throw(status);
   model->bindings().insert(handle.get());
   napi_value object = nullptr;
   if (!Ok(napi_create_object(env, &object))) return nullptr;
-  napi_value in = DescribeSlots(env, addon->runtime(), handle->binding_->inputs(), &status);
-  napi_value out =
-      in ? DescribeSlots(env, addon->runtime(), handle->binding_->outputs(), &status) : nullptr;
+  napi_value in = DescribeSlots(addon, handle->binding_->inputs(), &status);
+  napi_value out = in ? DescribeSlots(addon, handle->binding_->outputs(), &status) : nullptr;
   if (!out) return status.ok() ? nullptr : addon->Throw(status);
   BindingHandle* self = handle.get();
   const bool made = Ok(napi_set_named_property(env, object, "inputs", in)) &&
@@ -116,9 +118,8 @@ napi_value BindingHandle::Run(napi_env env, napi_callback_info info) {
   const Meta& meta = addon->meta();
   const auto flags = static_cast<uint32_t>(meta.data[kMetaFlags]);
   if (self->model_->ShouldRunInline(flags & kMayRunInline, flags & kConcurrent)) return self->RunHere();
-  if (Status s = self->binding_->Prepare(); !s.ok()) return addon->Throw(s);
   Ref<RunJob> job(new RunJob(self->model_));
-  job->binding = self->binding_->handle();
+  job->bound = self->binding_.get();
   job->binding_handle = Ref<BindingHandle>(self);
   for (const auto* slots : {&self->binding_->inputs(), &self->binding_->outputs()}) {
     for (const Binding::Slot& slot : *slots) {

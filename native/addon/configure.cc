@@ -25,6 +25,9 @@ SchedulerOptions ReadSchedulerOptions(const Napi::Object& object) {
   for (const int64_t size : Integers(object.Get("preferredSizes"))) {
     options.batch.preferred.push_back(static_cast<uint32_t>(size));
   }
+  for (const int64_t rows : Integers(object.Get("graphRows"))) {
+    options.graph_rows.push_back(static_cast<uint32_t>(rows));
+  }
   return options;
 }
 
@@ -57,6 +60,15 @@ ModelOptions ReadModelOptions(const Napi::Object& object) {
   options.custom_op_libraries = Texts(object.Get("customOpLibraries"));
   options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
   options.scheduler = ReadSchedulerOptions(object);
+  options.gpu.slots = static_cast<int>(Integer(object, "gpuSlots", 2));
+  options.gpu.lanes_given = Flag(object, "lanesGiven");
+  if (Flag(object, "gpuStandIn")) {
+    DeviceRunnerOptions runner;
+    runner.slots = options.gpu.slots + 1;
+    runner.on_stream = true;
+    runner.graphs = Flag(object, "gpuStandInGraphs");
+    options.gpu.stand_in = std::move(runner);
+  }
   return options;
 }
 

@@ -1,5 +1,7 @@
 #include "describe.h"
 
+#include "device_handle.h"
+#include "gpu_placement.h"
 #include "runtime.h"
 
 namespace tercel::addon {
@@ -77,6 +79,7 @@ napi_value DescribeModel(napi_env env, const Model& model) {
   metadata.Set("custom", custom);
   object.Set("metadata", metadata);
   object.Set("providers", StringList(env, model.providers()));
+  object.Set("onGpu", model.device() != nullptr || UsesGpu(model.providers()));
   object.Set("warnings", StringList(env, model.warnings()));
   return object;
 }
@@ -153,6 +156,7 @@ napi_value DescribeRuntime(napi_env env) {
     list[i] = Napi::Value(env, DescribeModelStats(env, *models[i]));
   }
   object.Set("models", list);
+  object.Set("devices", Napi::Value(env, DescribeDevices(env)));
   return object;
 }
 

@@ -61,6 +61,8 @@ Status ModelHandle::ClosedStatus() const { return Status::Closed("the model was 
 
 bool ModelHandle::ShouldRunInline(bool allowed, bool concurrent) const {
   if (inline_mode_ != Inline::kAuto) return inline_mode_ == Inline::kAlways;
+  // The thread would only wait, and what others bring meanwhile would not overlap.
+  if (model_->device()) return false;
   Scheduler& scheduler = model_->scheduler();
   if (!scheduler.run_time().known() || scheduler.preserves_order()) return false;
   static const bool has_other_processors = std::thread::hardware_concurrency() > 1;
@@ -271,7 +273,7 @@ OrtStatus* ModelHandle::CallRun() {
     same = output_values_[i] && last_values_[inputs + i] == output_values_[i];
   }
   // Other providers copy inputs when they are bound, not when they run.
-  same = same && model_->cpu_only();
+  same = same && model_->cpu_only() && !model_->device();
   if (same && bound_) return ort.RunWithBinding(model_->session(), nullptr, binding_.get());
   bound_ = false;
   if (same) {
@@ -280,8 +282,8 @@ OrtStatus* ModelHandle::CallRun() {
   }
   last_values_.assign(input_values_.begin(), input_values_.end());
   last_values_.insert(last_values_.end(), output_values_.begin(), output_values_.end());
-  return ort.Run(model_->session(), nullptr, input_names_.data(), input_values_.data(), inputs,
-                 output_names_.data(), outputs, output_values_.data());
+  return model_->Run(nullptr, {input_names_.data(), input_values_.data(), inputs, output_names_.data(),
+                               outputs, output_values_.data()});
 }
 
 bool ModelHandle::BindValues() {

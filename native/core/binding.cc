@@ -102,7 +102,8 @@ Status NotATensor(const char* role, const ValueInfo& info) {
 
 }  // namespace
 
-Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, Slot* slot) {
+Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, const Wish& wish,
+                         Slot* slot) {
   slot->info = &info;
   slot->dtype = info.type.dtype;
   slot->dims = dims;
@@ -114,6 +115,7 @@ Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& di
   if (!status.ok()) return status;
   if (slot->dtype == DType::kString) return {};
   if (DTypeBytes(slot->dtype) == 0) return NotATensor(role, info);
+  if (wish.on_device || wish.lease) return MakeDeviceSlot(role, wish, slot);
   Runtime* runtime = model_->runtime();
   slot->lease = Lease::Take(runtime->arena(), slot->bytes);
   if (!slot->lease) {
@@ -124,6 +126,34 @@ Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& di
   OrtValue* value = nullptr;
   status = MakeTensor(runtime, slot->dtype, dims.data(), dims.size(), slot->lease->data(), slot->bytes,
                       &value);
+  slot->value.reset(value);
+  return status;
+}
+
+Status Binding::MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot) {
+  DeviceRunner* runner = model_->device();
+  const std::string what = std::string("bind: ") + role + " \"" + slot->info->name + "\"";
+  if (!runner) {
+    return Status::InvalidInput(what + " cannot stay on a GPU: the model does not run on one");
+  }
+  Device* device = runner->device();
+  Status status;
+  if (!wish.lease) {
+    status = device->Allocate(slot->bytes, &slot->on_device);
+    if (status.ok()) status = device->Clear(slot->on_device->data(), slot->bytes);
+    if (!status.ok()) return {status.code(), what + ": " + status.message()};
+  } else if (wish.lease->device() != device) {
+    return Status::InvalidInput(what + " is on GPU " + std::to_string(wish.lease->device()->id()) +
+                                ", the model on GPU " + std::to_string(device->id()));
+  } else if (wish.lease->bytes() < slot->bytes) {
+    return Status::InvalidInput(what + ": expected " + std::to_string(slot->bytes) + " bytes, got " +
+                                std::to_string(wish.lease->bytes()));
+  } else {
+    slot->on_device = wish.lease;
+  }
+  OrtValue* value = nullptr;
+  status = MakeTensor(runner->memory(), slot->dtype, slot->dims.data(), slot->dims.size(),
+                      slot->on_device->data(), slot->bytes, &value);
   slot->value.reset(value);
   return status;
 }
@@ -141,10 +171,16 @@ Status Binding::BindSlotOutput(const Slot& slot) {
                   Code::kInvalidInput);
 }
 
-Status Binding::Create(std::shared_ptr<Model> model, const std::vector<std::optional<Dims>>& inputs,
-                       const std::vector<std::optional<Dims>>& outputs, Ref<Binding>* out) {
+Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& inputs,
+                       const std::vector<Wish>& outputs, Ref<Binding>* out) {
   Ref<Binding> binding(new Binding(std::move(model)));
   Model* m = binding->model_.get();
+  binding->on_runner_ = m->device() != nullptr;
+  for (const auto* values : {&m->inputs(), &m->outputs()}) {
+    for (const ValueInfo& info : *values) {
+      if (info.type.dtype == DType::kString) binding->on_runner_ = false;
+    }
+  }
   OrtIoBinding* raw = nullptr;
   if (Status s = ToStatus(ort.CreateIoBinding(m->session(), &raw), Code::kModel); !s.ok()) return s;
   binding->binding_.reset(raw);
@@ -155,14 +191,14 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<std::opti
     const ValueInfo& info = m->inputs()[i];
     if (info.type.kind != OnnxKind::kTensor) return NotATensor("input", info);
     Dims dims;
-    if (inputs[i]) {
-      dims = *inputs[i];
+    if (inputs[i].dims) {
+      dims = *inputs[i].dims;
     } else if (!ResolveShape(info.type, symbols, &dims) && !info.type.dims.empty()) {
       return Status::InvalidInput("bind: input \"" + info.name + "\" is " + info.type.Text() +
                                   ": give its shape");
     }
     Slot& slot = binding->inputs_[i];
-    if (Status s = binding->MakeSlot("input", info, dims, &slot); !s.ok()) return s;
+    if (Status s = binding->MakeSlot("input", info, dims, inputs[i], &slot); !s.ok()) return s;
     for (size_t d = 0; d < info.type.dims.size(); ++d) {
       if (!info.type.symbols[d].empty()) symbols.emplace(info.type.symbols[d], dims[d]);
     }
@@ -174,34 +210,42 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<std::opti
                                 std::to_string(count) + " strings");
       }
       if (Status s = binding->SetStrings(i, std::vector<std::string>(count)); !s.ok()) return s;
-    } else if (Status s = binding->BindSlotInput(slot); !s.ok()) {
-      return s;
+    } else if (!binding->on_runner_) {
+      if (Status s = binding->BindSlotInput(slot); !s.ok()) return s;
     }
+    binding->names_.push_back(info.name.c_str());
+    binding->input_values_.push_back(slot.value.get());
   }
 
-  std::vector<std::optional<Dims>> shapes = outputs;
+  std::vector<Wish> wishes = outputs;
   bool probe = false;
   for (size_t i = 0; i < m->outputs().size(); ++i) {
     const ValueInfo& info = m->outputs()[i];
     if (info.type.kind != OnnxKind::kTensor) return NotATensor("output", info);
     Dims dims;
-    if (!shapes[i] && ResolveShape(info.type, symbols, &dims)) shapes[i] = dims;
-    probe |= !shapes[i];
+    if (!wishes[i].dims && ResolveShape(info.type, symbols, &dims)) wishes[i].dims = dims;
+    probe |= !wishes[i].dims;
   }
   if (probe) {
-    if (Status s = binding->ProbeOutputs(&shapes); !s.ok()) return s;
+    if (Status s = binding->ProbeOutputs(&wishes); !s.ok()) return s;
   }
   binding->outputs_.resize(m->outputs().size());
   for (size_t i = 0; i < m->outputs().size(); ++i) {
     Slot& slot = binding->outputs_[i];
-    if (Status s = binding->MakeSlot("output", m->outputs()[i], *shapes[i], &slot); !s.ok()) return s;
-    if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
+    const ValueInfo& info = m->outputs()[i];
+    Status s = binding->MakeSlot("output", info, *wishes[i].dims, wishes[i], &slot);
+    if (!s.ok()) return s;
+    if (!binding->on_runner_) {
+      if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
+    }
+    binding->names_.push_back(slot.info->name.c_str());
+    binding->output_values_.push_back(slot.value.get());
   }
   *out = std::move(binding);
   return {};
 }
 
-Status Binding::ProbeOutputs(std::vector<std::optional<Dims>>* shapes) {
+Status Binding::ProbeOutputs(std::vector<Wish>* wishes) {
   std::vector<const char*> input_names;
   std::vector<const OrtValue*> values;
   for (const Slot& slot : inputs_) {
@@ -212,8 +256,8 @@ Status Binding::ProbeOutputs(std::vector<std::optional<Dims>>* shapes) {
   for (const ValueInfo& info : model_->outputs()) output_names.push_back(info.name.c_str());
   std::vector<OrtValue*> results(output_names.size(), nullptr);
   Status status =
-      ToStatus(ort.Run(model_->session(), nullptr, input_names.data(), values.data(), values.size(),
-                       output_names.data(), output_names.size(), results.data()),
+      ToStatus(model_->Run(nullptr, {input_names.data(), values.data(), values.size(),
+                                     output_names.data(), output_names.size(), results.data()}),
                Code::kInvalidInput,
                "bind: the shapes of the outputs are not declared, and the run on zeros "
                "that would show them failed; give them in bind()");
@@ -223,25 +267,40 @@ Status Binding::ProbeOutputs(std::vector<std::optional<Dims>>* shapes) {
     int64_t dims[kMaxRank];
     size_t rank = 0;
     status = ReadTensorShape(results[i], &dtype, dims, &rank);
-    if (status.ok() && !(*shapes)[i]) (*shapes)[i] = Dims(dims, dims + rank);
+    if (status.ok() && !(*wishes)[i].dims) (*wishes)[i].dims = Dims(dims, dims + rank);
   }
   return status;
 }
 
-Status Binding::Prepare() {
-  if (model_->cpu_only()) return {};
+Status Binding::BindInputs() {
   for (const Slot& slot : inputs_) {
     if (Status s = BindSlotInput(slot); !s.ok()) return s;
   }
   return {};
 }
 
+OrtStatus* Binding::Run(const OrtRunOptions* options) {
+  OrtSession* session = model_->session();
+  if (on_runner_) {
+    const size_t inputs = input_values_.size();
+    return model_->Run(options, {names_.data(), input_values_.data(), inputs, names_.data() + inputs,
+                                 output_values_.size(), output_values_.data(), 0, true});
+  }
+  if (model_->cpu_only()) return ort.RunWithBinding(session, options, binding_.get());
+  // Other providers copy inputs when they are bound, on the thread that binds them.
+  auto run = [&](const OrtRunOptions* how) {
+    const Status status = BindInputs();
+    if (!status.ok()) return ort.CreateStatus(kOrtEpFail, status.message().c_str());
+    return ort.RunWithBinding(session, how, binding_.get());
+  };
+  return model_->device() ? model_->device()->RunAlone(run) : run(options);
+}
+
 Status Binding::RunSync() {
-  if (Status s = Prepare(); !s.ok()) return s;
   // A clock read costs 25 ns; one run in 16 is enough to know the median.
   const bool timed = (runs_++ & 15) == 0;
   const int64_t start = timed ? NowNs() : 0;
-  OrtStatus* failed = ort.RunWithBinding(model_->session(), nullptr, binding_.get());
+  OrtStatus* failed = Run(nullptr);
   if (failed) return ToStatus(failed, Code::kRun);
   if (timed) model_->scheduler().run_time().Add(NowNs() - start);
   model_->CountSyncRun();

@@ -16,31 +16,42 @@ namespace tercel {
 using Dims = std::vector<int64_t>;
 
 // One thread at a time, and no run or change while another run is under way: the owner sees to it.
-class Binding : public RefCounted<Binding> {
+class Binding final : public RefCounted<Binding>, public BoundRun {
  public:
+  // A slot is in host memory (`lease`), on the model's GPU (`on_device`), or of strings (neither).
   struct Slot {
     const ValueInfo* info = nullptr;
     DType dtype = DType::kUndefined;
     Dims dims;
     size_t bytes = 0;
-    Ref<Lease> lease;  // null for strings
+    Ref<Lease> lease;
+    Ref<DeviceLease> on_device;
     OrtPtr<OrtValue> value;
   };
 
-  // Shapes in the order of the model's inputs and outputs. An input without a shape takes the declared
+  // What is asked of a slot.
+  struct Wish {
+    Wish(std::nullopt_t) {}                       // NOLINT: the shape follows from the model
+    Wish(Dims shape) : dims(std::move(shape)) {}  // NOLINT: as a shape
+    Wish() = default;
+    std::optional<Dims> dims;
+    bool on_device = false;  // stays on the GPU that the model runs on
+    Ref<DeviceLease> lease;  // there already, with `dims`
+  };
+
+  // Wishes in the order of the model's inputs and outputs. An input without a shape takes the declared
   // one, which must then be fixed. An output without a shape takes the declared one with its named
   // dimensions read off the inputs; if one is still open, the model is run once on zeros to see it.
-  static Status Create(std::shared_ptr<Model> model, const std::vector<std::optional<Dims>>& inputs,
-                       const std::vector<std::optional<Dims>>& outputs, Ref<Binding>* out);
+  static Status Create(std::shared_ptr<Model> model, const std::vector<Wish>& inputs,
+                       const std::vector<Wish>& outputs, Ref<Binding>* out);
 
   const std::vector<Slot>& inputs() const { return inputs_; }
   const std::vector<Slot>& outputs() const { return outputs_; }
   Model* model() const { return model_.get(); }
-  OrtIoBinding* handle() const { return binding_.get(); }
 
   Status RunSync();
-  // Before a run on a lane: other providers than the CPU's copy inputs when they are bound.
-  Status Prepare();
+  // What a lane does.
+  OrtStatus* Run(const OrtRunOptions* options) override;
   // REQUIRES: the slot is of strings; as many as its shape says.
   Status SetStrings(size_t input, const std::vector<std::string>& strings);
   Status GetStrings(size_t output, std::vector<std::string>* strings);
@@ -50,16 +61,24 @@ class Binding : public RefCounted<Binding> {
   explicit Binding(std::shared_ptr<Model> model) : model_(std::move(model)) {}
   ~Binding() = default;
 
-  Status MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, Slot* slot);
+  Status MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, const Wish& wish,
+                  Slot* slot);
+  Status MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot);
+  Status BindInputs();
   Status BindSlotInput(const Slot& slot);
   Status BindSlotOutput(const Slot& slot);
-  Status ProbeOutputs(std::vector<std::optional<Dims>>* shapes);
+  Status ProbeOutputs(std::vector<Wish>* wishes);
 
   const std::shared_ptr<Model> model_;
   OrtPtr<OrtIoBinding> binding_;
   std::vector<Slot> inputs_;
   std::vector<Slot> outputs_;
   uint32_t runs_ = 0;
+  // Of a model on a GPU, without strings: its runner takes the values as they are.
+  bool on_runner_ = false;
+  std::vector<const char*> names_;
+  std::vector<const OrtValue*> input_values_;
+  std::vector<OrtValue*> output_values_;
 };
 
 // Makes an OrtValue over memory that somebody else keeps. `memory` describes where it is.

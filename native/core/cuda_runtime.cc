@@ -29,30 +29,29 @@ std::string Try(const std::string& path, CudaRuntime* out) {
     const char* reason = dlerror();
     return reason ? reason : path + " cannot be opened";
   }
-  int (*get_version)(int*) = nullptr;
-  int (*get_count)(int*) = nullptr;
   const char* missing = nullptr;
   auto find = [&](auto* function, const char* name) {
     *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(handle, name));
     if (!*function && !missing) missing = name;
   };
-  find(&out->host_register, "cudaHostRegister");
-  find(&out->host_unregister, "cudaHostUnregister");
-  find(&out->get_last_error, "cudaGetLastError");
+#define TERCEL_FIND(name, function, arguments) find(&out->name, #function);
+  TERCEL_CUDA_CALLS(TERCEL_FIND)
+#undef TERCEL_FIND
   find(&out->error_string, "cudaGetErrorString");
-  find(&get_version, "cudaRuntimeGetVersion");
-  find(&get_count, "cudaGetDeviceCount");
   std::string why;
   if (missing) {
     why = std::string("has no ") + missing;
-  } else if (int error = get_version(&out->version)) {
+  } else if (int error = out->runtime_version(&out->version)) {
     why = std::string("does not say its version: ") + out->error_string(error);
-  } else if (int error = get_count(&out->devices)) {
+  } else if (int error = out->device_count(&out->devices)) {
     why = std::string("finds no GPU: ") + out->error_string(error);
   } else if (out->devices == 0) {
     why = "finds no GPU";
   }
-  if (why.empty()) return why;
+  if (why.empty()) {
+    (void)out->driver_version(&out->driver);
+    return why;
+  }
   dlclose(handle);
   return path + " " + why;
 }

@@ -11,14 +11,57 @@
 
 namespace tercel {
 
+using CudaStream = void*;
+using CudaEvent = void*;
+
+// X(name, function, arguments). Each returns 0 for success.
+// clang-format off
+#define TERCEL_CUDA_CALLS(X) \
+  X(host_register, cudaHostRegister, (void* data, size_t bytes, unsigned flags)) \
+  X(host_unregister, cudaHostUnregister, (void* data)) \
+  X(get_last_error, cudaGetLastError, ()) /* of this thread, which it forgets */ \
+  X(runtime_version, cudaRuntimeGetVersion, (int* version)) \
+  X(driver_version, cudaDriverGetVersion, (int* version)) \
+  X(device_count, cudaGetDeviceCount, (int* count)) \
+  X(set_device, cudaSetDevice, (int device)) /* this thread's */ \
+  X(device_attribute, cudaDeviceGetAttribute, (int* value, int attribute, int device)) \
+  X(pci_bus_id, cudaDeviceGetPCIBusId, (char* text, int length, int device)) \
+  X(memory_info, cudaMemGetInfo, (size_t* free, size_t* total)) /* of this thread's device */ \
+  X(malloc, cudaMalloc, (void** data, size_t bytes)) \
+  X(free, cudaFree, (void* data)) /* waits for the whole device */ \
+  X(memset, cudaMemset, (void* data, int value, size_t bytes)) \
+  X(copy, cudaMemcpyAsync, (void* to, const void* from, size_t bytes, int kind, CudaStream stream)) \
+  X(stream_create, cudaStreamCreateWithFlags, (CudaStream* stream, unsigned flags)) \
+  X(stream_destroy, cudaStreamDestroy, (CudaStream stream)) \
+  X(stream_synchronize, cudaStreamSynchronize, (CudaStream stream)) \
+  X(stream_wait_event, cudaStreamWaitEvent, (CudaStream stream, CudaEvent event, unsigned flags)) \
+  X(event_create, cudaEventCreateWithFlags, (CudaEvent* event, unsigned flags)) \
+  X(event_destroy, cudaEventDestroy, (CudaEvent event)) \
+  X(event_record, cudaEventRecord, (CudaEvent event, CudaStream stream)) \
+  X(event_query, cudaEventQuery, (CudaEvent event)) \
+  X(event_synchronize, cudaEventSynchronize, (CudaEvent event)) \
+  X(event_elapsed, cudaEventElapsedTime, (float* ms, CudaEvent start, CudaEvent end))
+// clang-format on
+
+// Enum values of the runtime's.
+inline constexpr int kCudaCopyToDevice = 1;
+inline constexpr int kCudaCopyToHost = 2;
+inline constexpr int kCudaCopyOnDevice = 3;
+inline constexpr unsigned kCudaStreamNonBlocking = 1;  // no order with the default stream
+inline constexpr unsigned kCudaEventBlockingSync = 1;  // who waits sleeps
+inline constexpr unsigned kCudaEventDisableTiming = 2;
+inline constexpr int kCudaNotReady = 600;
+inline constexpr int kCudaCapabilityMajor = 75;  // attributes of a device
+inline constexpr int kCudaCapabilityMinor = 76;
+
 struct CudaRuntime {
   std::string path;  // as it was opened
   int version = 0;   // 1000 * major + 10 * minor
+  int driver = 0;    // the newest CUDA that the driver knows, likewise
   int devices = 0;
-  // Each returns 0 for success.
-  int (*host_register)(void* data, size_t bytes, unsigned flags) = nullptr;
-  int (*host_unregister)(void* data) = nullptr;
-  int (*get_last_error)() = nullptr;  // of this thread, which it forgets
+#define TERCEL_DECLARE(name, function, arguments) int(*name) arguments = nullptr;
+  TERCEL_CUDA_CALLS(TERCEL_DECLARE)
+#undef TERCEL_DECLARE
   const char* (*error_string)(int error) = nullptr;
 };
 

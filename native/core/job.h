@@ -49,6 +49,15 @@ class CompletionSink : public RefCounted<CompletionSink> {
   virtual ~CompletionSink() = default;
 };
 
+// A run whose values are fixed.
+class BoundRun {
+ public:
+  virtual OrtStatus* Run(const OrtRunOptions* options) = 0;
+
+ protected:
+  ~BoundRun() = default;
+};
+
 inline constexpr int kPriorities = 8;
 inline constexpr int kDefaultPriority = 4;
 
@@ -96,7 +105,8 @@ class Job : public Completion {
 
   // Set before Submit or Reserve, constant after.
   const Ref<CompletionSink> sink;
-  OrtIoBinding* binding = nullptr;  // run this binding; the vectors below are then empty
+  // Run this; the vectors below are then empty.
+  BoundRun* bound = nullptr;
   InlineVector<const char*, 4> input_names;
   InlineVector<OrtValue*, 4> inputs;  // owned
   InlineVector<const char*, 4> output_names;

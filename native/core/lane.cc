@@ -173,6 +173,10 @@ void Scheduler::LaneLoop(Lane* lane) {
     lane->busy_ns = 0;
   };
   while (!stopping_) {
+    if (lane->chore != chore_number_) {
+      DoChore(lane, &lock);
+      continue;
+    }
     uint32_t rows = 0;
     int64_t until = 0;
     Job* first = Front(&rows, &until);
@@ -243,7 +247,8 @@ void Scheduler::LaneLoop(Lane* lane) {
     lock.unlock();
     give_back();
     CompleteAll(&done);
-    const bool runs_long = batch_time_.known() && batch_time_.value() > kLongRunNs;
+    // On a GPU the lane only waits.
+    const bool runs_long = !context_.device && batch_time_.known() && batch_time_.value() > kLongRunNs;
     if (runs_long != has_long_slice) {
       has_long_slice = runs_long;
       SetSlice(runs_long ? kLongRunSliceNs : 0);

@@ -26,6 +26,7 @@ struct Lane {
   // Protected by the scheduler's mutex.
   bool parked = false;  // among the scheduler's parked lanes
   bool terminated = false;
+  uint64_t chore = 0;  // the last one done
   bool running = false;
   std::vector<Part> parts;
   Ref<RowBlock> block;  // where the rows lie; null when a job runs on memory of its own

@@ -23,6 +23,10 @@ Status ReadJsonInput(const Bucket::Value& value, const UnreadInputs& unread,
 
 }  // namespace
 
+OrtStatus* Scheduler::Call(Lane* lane, const RunCall& call) {
+  return RunSession(session_, context_.device, lane->run_options.get(), call);
+}
+
 void Scheduler::RunBatch(Lane* lane) {
   lane->retried = lane->predictions_dropped = false;
   lane->read_ns = 0;
@@ -131,8 +135,8 @@ Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool di
     lane->names.push_back(bucket.outputs()[i].name);
   }
   auto run = [&] {
-    return ort.Run(session_, lane->run_options.get(), lane->names.data(), lane->values.data(), inputs,
-                   lane->names.data() + inputs, outputs, lane->values.data() + inputs);
+    return Call(lane, {lane->names.data(), lane->values.data(), inputs, lane->names.data() + inputs,
+                       outputs, lane->values.data() + inputs, rows});
   };
   bool allocated = !bucket.has_outputs();
   if (status.ok()) {
@@ -200,8 +204,8 @@ Status Scheduler::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t row
   if (!status.ok()) return status;
   const size_t inputs = bucket.inputs().size();
   OrtStatus* failed =
-      ort.Run(session_, lane->run_options.get(), lane->names.data(), values.data(), inputs,
-              lane->names.data() + inputs, bucket.outputs().size(), values.data() + inputs);
+      Call(lane, {lane->names.data(), values.data(), inputs, lane->names.data() + inputs,
+                  bucket.outputs().size(), values.data() + inputs, rows});
   if (!failed || ort.GetErrorCode(failed) != kOrtInvalidArgument) return ToStatus(failed, Code::kRun);
   // The model may declare its outputs wrongly: then the parts do not fit together, and one lane runs
   // the whole, with memory of ORT's.
@@ -241,12 +245,10 @@ bool DropPredictions(Job* job) {
 }  // namespace
 
 Status Scheduler::RunValues(Lane* lane, Job* job) {
-  const OrtRunOptions* run_options = lane->run_options.get();
   auto run = [&] {
-    if (job->binding) return ort.RunWithBinding(session_, run_options, job->binding);
-    return ort.Run(session_, run_options, job->input_names.data(), job->inputs.data(),
-                   job->inputs.size(), job->output_names.data(), job->output_names.size(),
-                   job->outputs.data());
+    if (job->bound) return job->bound->Run(lane->run_options.get());
+    return Call(lane, {job->input_names.data(), job->inputs.data(), job->inputs.size(),
+                       job->output_names.data(), job->output_names.size(), job->outputs.data()});
   };
   OrtStatus* failed = run();
   if (failed && ort.GetErrorCode(failed) == kOrtInvalidArgument && DropPredictions(job)) {

@@ -1,7 +1,9 @@
 #include "model.h"
 
 #include <algorithm>
+#include <shared_mutex>
 
+#include "gpu_placement.h"
 #include "runtime.h"
 #include "session_options.h"
 
@@ -121,9 +123,32 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   auto fail = [&](const Status& status) {
     return Status(status.code(), "cannot load " + model->source_name_ + ": " + status.message());
   };
-  OrtPtr<OrtSessionOptions> session_options;
-  Status status = MakeSessionOptions(options, &session_options, &model->providers_, &model->warnings_);
+  ModelOptions placed = options;
+  GpuPlacement gpu;
+  Status status = PlaceOnGpu(&placed, &gpu);
+  if (status.ok() && options.gpu.stand_in) {
+    Device* device = nullptr;
+    status = Device::Get(0, &device);
+    DeviceRunnerOptions how = *options.gpu.stand_in;
+    how.memory = runtime->cpu_memory();
+    if (status.ok()) status = DeviceRunner::Create(device, how, &model->device_);
+  }
   if (!status.ok()) return fail(status);
+  std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
+  if (gpu.runner) no_capture.lock();
+  OrtPtr<OrtSessionOptions> session_options;
+  status = MakeSessionOptions(placed, &session_options, &model->providers_, &model->warnings_);
+  if (!status.ok()) return fail(status);
+  if (UsesGpu(model->providers_)) {
+    // Else the provider's own message says what is missing.
+    if (!gpu.unopened.ok() && gpu.needs_runner) return fail(gpu.unopened);
+    if (!gpu.unopened.ok()) {
+      model->warnings_.push_back(
+          model->source_name_ +
+          ": copies to and from the GPU are left to ONNX Runtime: " + gpu.unopened.message());
+    }
+    model->device_ = std::move(gpu.runner);
+  }
   if (!source.external_names.empty()) {
     std::vector<const char*> names;
     std::vector<char*> buffers;
@@ -161,9 +186,22 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   }
   model->session_.reset(session);
   if (Status s = model->ReadMetadata(); !s.ok()) return fail(s);
-  const SchedulerContext context{runtime->deadline_clock(), runtime->wake_cost(), runtime->budget(),
-                                 runtime->arena(), runtime->cpu_memory()};
-  model->scheduler_ = std::make_unique<Scheduler>(session, options.scheduler, context);
+  if (no_capture.owns_lock()) no_capture.unlock();
+  if (model->device_) {
+    status = model->device_->Attach(session, model->inputs_, model->outputs_);
+    if (!status.ok()) return fail(status);
+  }
+  DeviceRunner* device = model->device_.get();
+  const SchedulerContext context{runtime->deadline_clock(),
+                                 runtime->wake_cost(),
+                                 device ? device->device()->budget() : runtime->budget(),
+                                 runtime->arena(),
+                                 runtime->cpu_memory(),
+                                 device};
+  SchedulerOptions scheduling = options.scheduler;
+  // On a GPU a lane is a run in flight, not a processor.
+  if (device && !options.gpu.lanes_given && options.gpu.slots > 0) scheduling.lanes = options.gpu.slots;
+  model->scheduler_ = std::make_unique<Scheduler>(session, scheduling, context);
   runtime->Enter(model.get(), model->scheduler_.get());
   *out = std::move(model);
   return {};
@@ -172,6 +210,10 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
 Model::~Model() {
   if (scheduler_) runtime_->Leave(this);
   scheduler_.reset();
+  std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
+  if (device_) no_capture.lock();
+  session_.reset();
+  device_.reset();
 }
 
 Ref<Bucket> Model::BucketFor(const std::vector<Bucket::Shape>& inputs,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,6 +44,13 @@ struct ModelOptions {
   std::string profile_prefix;
   std::vector<std::string> custom_op_libraries;
   int log_level = 4;
+  // For "cuda" and "tensorrt" among the providers.
+  struct Gpu {
+    int slots = 2;  // runs in flight, and lanes unless they are given; 0 leaves copies to ONNX Runtime
+    bool lanes_given = false;
+    // For tests: a session of the CPU's that is run as if it were on GPU 0.
+    std::optional<DeviceRunnerOptions> stand_in;
+  } gpu;
   SchedulerOptions scheduler;
 };
 
@@ -80,6 +88,12 @@ class Model : public std::enable_shared_from_this<Model> {
   Model& operator=(const Model&) = delete;
 
   OrtSession* session() const { return session_.get(); }
+  // Null where the model runs on the CPU.
+  DeviceRunner* device() const { return device_.get(); }
+  // As OrtApi::Run, wherever the model runs.
+  OrtStatus* Run(const OrtRunOptions* options, const RunCall& call) {
+    return RunSession(session_.get(), device_.get(), options, call);
+  }
   Runtime* runtime() const { return runtime_; }
   Scheduler& scheduler() { return *scheduler_; }
 
@@ -115,6 +129,7 @@ class Model : public std::enable_shared_from_this<Model> {
   Status ReadMetadata();
 
   Runtime* const runtime_;
+  std::unique_ptr<DeviceRunner> device_;  // outlives the session, which computes on its stream
   OrtPtr<OrtSession> session_;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<ValueInfo> inputs_;

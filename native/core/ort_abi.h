@@ -52,9 +52,10 @@ namespace tercel {
 inline constexpr uint32_t kOldestApi = 22;
 inline constexpr uint32_t kNewestApi = 30;
 
-enum OrtErrorCode : int { kOrtInvalidArgument = 2 };
+enum OrtErrorCode : int { kOrtInvalidArgument = 2, kOrtEpFail = 11 };
 enum OrtAllocatorType : int { kOrtDeviceAllocator = 0 };
 enum OrtMemType : int { kOrtMemDefault = 0 };
+enum OrtDeviceType : int { kOrtDeviceCpu = 0, kOrtDeviceGpu = 1 };
 enum OrtLanguage : int { kOrtNodeJs = 6 };
 
 enum class OnnxKind : int {
@@ -70,6 +71,7 @@ enum class OnnxKind : int {
 // X(slot, name, result, arguments)
 // clang-format off
 #define TERCEL_ORT_CALLS(X) \
+  X(0, CreateStatus, OrtStatus*, (int code, const char* message)) \
   X(1, GetErrorCode, int, (const OrtStatus*)) \
   X(2, GetErrorMessage, const char*, (const OrtStatus*)) \
   X(3, CreateEnv, OrtStatus*, (int log_level, const char* log_id, OrtEnv** out)) \
@@ -111,7 +113,9 @@ enum class OnnxKind : int {
   X(63, GetSymbolicDimensions, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, const char** names, size_t rank)) \
   X(65, GetTensorTypeAndShape, OrtStatus*, (const OrtValue*, OrtTensorTypeAndShapeInfo** out)) \
   X(67, GetValueType, OrtStatus*, (const OrtValue*, int* out)) \
+  X(68, CreateMemoryInfo, OrtStatus*, (const char* name, int allocator_type, int device, int mem_type, OrtMemoryInfo** out)) \
   X(69, CreateCpuMemoryInfo, OrtStatus*, (int allocator_type, int mem_type, OrtMemoryInfo** out)) \
+  X(72, MemoryInfoGetId, OrtStatus*, (const OrtMemoryInfo*, int* out)) \
   X(76, AllocatorFree, OrtStatus*, (OrtAllocator*, void* data)) \
   X(78, GetAllocatorWithDefaultOptions, OrtStatus*, (OrtAllocator** out)) \
   X(80, GetValue, OrtStatus*, (const OrtValue*, int index, OrtAllocator*, OrtValue** out)) \
@@ -152,17 +156,20 @@ enum class OnnxKind : int {
   X(140, GetBoundOutputValues, OrtStatus*, (const OrtIoBinding*, OrtAllocator*, OrtValue*** out, size_t* count)) \
   X(145, SetLanguageProjection, OrtStatus*, (const OrtEnv*, int language)) \
   X(146, SessionGetProfilingStartTimeNs, OrtStatus*, (const OrtSession*, uint64_t* out)) \
+  X(165, AddRunConfigEntry, OrtStatus*, (OrtRunOptions*, const char* key, const char* value)) \
   X(170, AppendExecutionProviderTensorRt, OrtStatus*, (OrtSessionOptions*, const OrtTensorRTProviderOptionsV2*)) \
   X(171, CreateTensorRtProviderOptions, OrtStatus*, (OrtTensorRTProviderOptionsV2** out)) \
   X(172, UpdateTensorRtProviderOptions, OrtStatus*, (OrtTensorRTProviderOptionsV2*, const char* const* keys, const char* const* values, size_t count)) \
   X(174, ReleaseTensorRtProviderOptions, void, (OrtTensorRTProviderOptionsV2*)) \
   X(176, RegisterAllocator, OrtStatus*, (OrtEnv*, OrtAllocator*)) \
   X(192, HasValue, OrtStatus*, (const OrtValue*, int* out)) \
+  X(194, GetTensorMemoryInfo, OrtStatus*, (const OrtValue*, const OrtMemoryInfo** out)) \
   X(204, AppendExecutionProviderCuda, OrtStatus*, (OrtSessionOptions*, const OrtCUDAProviderOptionsV2*)) \
   X(205, CreateCudaProviderOptions, OrtStatus*, (OrtCUDAProviderOptionsV2** out)) \
   X(206, UpdateCudaProviderOptions, OrtStatus*, (OrtCUDAProviderOptionsV2*, const char* const* keys, const char* const* values, size_t count)) \
   X(208, ReleaseCudaProviderOptions, void, (OrtCUDAProviderOptionsV2*)) \
   X(216, AppendExecutionProvider, OrtStatus*, (OrtSessionOptions*, const char* name, const char* const* keys, const char* const* values, size_t count)) \
+  X(225, MemoryInfoGetDeviceType, void, (const OrtMemoryInfo*, int* out)) \
   X(228, RegisterCustomOpsLibrary, OrtStatus*, (OrtSessionOptions*, const char* path)) \
   X(250, CastTypeInfoToOptionalTypeInfo, OrtStatus*, (const OrtTypeInfo*, const OrtOptionalTypeInfo** out)) \
   X(251, GetOptionalContainedTypeInfo, OrtStatus*, (const OrtOptionalTypeInfo*, OrtTypeInfo** out)) \
@@ -170,6 +177,8 @@ enum class OnnxKind : int {
   X(273, SetDeterministicCompute, OrtStatus*, (OrtSessionOptions*, bool)) \
   X(279, AddExternalInitializersFromFilesInMemory, OrtStatus*, (OrtSessionOptions*, const char* const* names, char* const* buffers, const size_t* lengths, size_t count)) \
   X(293, SessionOptionsSetLoadCancellationFlag, OrtStatus*, (OrtSessionOptions*, bool cancel)) \
+  X(380, SessionGetMemoryInfoForInputs, OrtStatus*, (const OrtSession*, const OrtMemoryInfo** out, size_t count)) \
+  X(381, SessionGetMemoryInfoForOutputs, OrtStatus*, (const OrtSession*, const OrtMemoryInfo** out, size_t count)) \
   X(414, GetTensorElementTypeAndShapeDataReference, OrtStatus*, (const OrtValue*, int* type, const int64_t** dims, size_t* rank))
 // clang-format on
 

@@ -20,6 +20,11 @@ std::mutex open_mutex;
 std::string open_path;     // protected by open_mutex until the first success, then constant
 std::string open_version;  // the same
 
+// Whether a library of version 1.`minor` has this slot, of those that Tercel calls.
+constexpr bool HasSlot(int slot, int minor) {
+  return slot < 320 || (slot < 390 && minor >= 23) || minor >= 30;
+}
+
 int MinorVersion(const std::string& version) {
   const size_t dot = version.find('.');
   return dot == std::string::npos ? 0 : std::atoi(version.c_str() + dot + 1);
@@ -98,7 +103,7 @@ Status OpenOrtLibrary(const std::string& path) {
   }
   OrtCalls calls;
 #define TERCEL_READ(slot, name, result, arguments) \
-  if (slot < 390 || minor >= 30)                   \
+  if (HasSlot(slot, minor))                        \
     calls.name = reinterpret_cast<result(*) arguments>(reinterpret_cast<uintptr_t>(table[slot]));
   TERCEL_ORT_CALLS(TERCEL_READ)
 #undef TERCEL_READ

@@ -10,6 +10,7 @@
 
 #include "allocation_log.h"
 #include "cuda_runtime.h"
+#include "device.h"
 #include "model.h"
 
 namespace tercel {
@@ -141,6 +142,7 @@ Status Runtime::Share(const std::string& key, const Loader& load, std::shared_pt
 
 void Runtime::ReturnMemory() {
   arena_.Trim();
+  for (Device* device : Device::Open()) device->Trim();
 #if defined(__GLIBC__)
   // Seen with a 96 MB model: the heap kept 85 MB of it without this.
   malloc_trim(0);

@@ -16,7 +16,9 @@ constexpr int64_t kWorthASecondLaneNs = 60'000;
 
 Scheduler::Scheduler(OrtSession* session, const SchedulerOptions& options,
                      const SchedulerContext& context)
-    : session_(session), context_(context), claim_(options.threads_per_run, options.weight) {
+    : session_(session),
+      context_(context),
+      claim_(context.device ? 1 : options.threads_per_run, options.weight) {
   Configure(options);
 }
 
@@ -44,6 +46,7 @@ Scheduler::~Scheduler() {
     }
     WakeAll();
     more_.notify_all();
+    chore_done_.notify_all();
   }
   context_.budget->Abandon(&claim_);
   for (Ref<Job>& job : dropped) Complete(std::move(job));
@@ -60,7 +63,9 @@ void Scheduler::Configure(const SchedulerOptions& options) {
   has_target_.store(options.batch.target_p99_ns != 0, std::memory_order_relaxed);
   preserve_order_.store(options.preserve_order, std::memory_order_relaxed);
   if (options.preserve_order) ever_ordered_.store(true, std::memory_order_relaxed);
-  context_.budget->Configure(&claim_, options.threads_per_run, options.weight);
+  if (context_.device) context_.device->SetGraphRows(options.graph_rows);
+  // A run on a GPU takes one of the device's.
+  context_.budget->Configure(&claim_, context_.device ? 1 : options.threads_per_run, options.weight);
   // Who waits by the old numbers looks again.
   more_.notify_all();
   WakeAll();
@@ -268,6 +273,7 @@ bool Scheduler::StartLane() {
   lanes_.emplace_back();
   Lane* lane = &lanes_.back();
   lane->run_options.reset(run_options);
+  lane->chore = chore_number_;
   try {
     lane->thread = std::thread([this, lane] { LaneLoop(lane); });
     stats_.lanes = lanes_.size();
@@ -346,6 +352,40 @@ void Scheduler::Expire(Job* job) {
   if (completed) Deliver(Ref<Job>::Adopt(job));
 }
 
+Status Scheduler::OnEachLane(const std::function<Status()>& work) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (static_cast<int>(lanes_.size()) < options_.lanes) {
+    if (!StartLane()) return Status::Overload("the system has no thread to give for a lane");
+  }
+  chore_ = &work;
+  ++chore_number_;
+  chore_left_ = lanes_.size();
+  chore_status_ = {};
+  WakeAll();
+  more_.notify_all();
+  chore_done_.wait(lock, [this] { return chore_left_ == 0 || (stopping_ && !chore_running_); });
+  chore_ = nullptr;
+  if (chore_left_ > 0) return Status::Closed("the model was closed");
+  return chore_status_;
+}
+
+void Scheduler::DoChore(Lane* lane, std::unique_lock<std::mutex>* lock) {
+  lane->chore = chore_number_;
+  chore_turn_.wait(*lock, [this] { return !chore_running_; });
+  if (!chore_ || stopping_) return;
+  if (chore_status_.ok()) {
+    chore_running_ = true;
+    lock->unlock();
+    Status status = (*chore_)();
+    lock->lock();
+    chore_running_ = false;
+    chore_status_ = std::move(status);
+    chore_turn_.notify_all();
+  }
+  --chore_left_;
+  chore_done_.notify_all();
+}
+
 void Scheduler::Quiesce(int64_t timeout_ns) {
   std::unique_lock<std::mutex> lock(mutex_);
   stopping_ = true;
@@ -354,6 +394,7 @@ void Scheduler::Quiesce(int64_t timeout_ns) {
   }
   WakeAll();
   more_.notify_all();
+  chore_done_.notify_all();
   idle_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [this] { return busy_ == 0; });
 }
 

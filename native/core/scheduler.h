@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <mutex>
 #include <thread>
@@ -18,6 +19,7 @@
 #include "batch_policy.h"
 #include "compute_budget.h"
 #include "deadline_clock.h"
+#include "device_runner.h"
 #include "job.h"
 
 namespace tercel {
@@ -50,9 +52,10 @@ struct SchedulerOptions {
   int lanes = 1;
   size_t max_queue = 1024;  // jobs waiting; the next one is refused
   BatchOptions batch;
-  bool preserve_order = false;  // completions leave in the order of submission
-  int threads_per_run = 1;      // what a run takes of the compute budget
-  double weight = 1;            // the model's share of it while others want it too
+  bool preserve_order = false;       // completions leave in the order of submission
+  int threads_per_run = 1;           // what a run takes of the compute budget
+  double weight = 1;                 // the model's share of it while others want it too
+  std::vector<uint32_t> graph_rows;  // on a GPU: batches that get a CUDA graph, ascending
 };
 
 // Runs of one size.
@@ -93,6 +96,7 @@ struct SchedulerContext {
   ComputeBudget* budget;
   Arena* arena;
   const OrtMemoryInfo* cpu_memory;
+  DeviceRunner* device = nullptr;  // where the session runs on a GPU
 };
 
 // Lanes start when there is work for them. After work a lane spins for a short, adaptive, bounded
@@ -124,6 +128,10 @@ class Scheduler {
   // A queued job completes at once with `reason`, and so does one in a batch with others; one that runs
   // on memory of its own as soon as the graph notices. False when the job is already done.
   bool Cancel(Job* job, Status reason);
+  // Starts all lanes and has each of them do `work`, one after the other, between its batches: what is
+  // kept by thread is then there. Returns what the first of them that failed said; kClosed when the
+  // scheduler ends. REQUIRES: one call at a time.
+  Status OnEachLane(const std::function<Status()>& work);
   // At process exit: terminates what runs, takes nothing more, waits up to `timeout_ns`.
   void Quiesce(int64_t timeout_ns);
 
@@ -178,6 +186,8 @@ class Scheduler {
   Status RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows);
   bool TakeWhole(Job* job);
   Status RunValues(Lane* lane, Job* job);
+  OrtStatus* Call(Lane* lane, const RunCall& call);
+  void DoChore(Lane* lane, std::unique_lock<std::mutex>* lock);
   void EndBatch(Lane* lane, std::vector<Ref<Job>>* done);  // REQUIRES: mutex_ held
   void EndJob(Job* job, Status status);                    // REQUIRES: mutex_ held
   void CountRun(uint32_t rows, int64_t ns);                // REQUIRES: mutex_ held
@@ -202,6 +212,13 @@ class Scheduler {
   BatchPolicy policy_;
   std::condition_variable more_;  // a lane that waits for a fuller batch
   std::condition_variable idle_;  // Quiesce waits for it
+  std::condition_variable chore_done_;
+  std::condition_variable chore_turn_;
+  bool chore_running_ = false;
+  const std::function<Status()>* chore_ = nullptr;  // what each lane has to do once
+  uint64_t chore_number_ = 0;
+  size_t chore_left_ = 0;  // lanes that have not
+  Status chore_status_;
   Queue queues_[kPriorities];
   size_t queued_ = 0;
   uint64_t queued_rows_ = 0;

@@ -52,16 +52,73 @@ Status MakeFeeds(Model* model, const WarmSample& sample, int64_t row, Feeds* fee
   return {};
 }
 
-Status RunFeeds(Model* model, const Feeds& feeds, std::vector<OrtPtr<OrtValue>>* results) {
+// Memory for the outputs as the model declares them; a null value where that does not say it.
+Status MakeTargets(Model* model, const WarmSample& sample, Feeds* targets) {
+  Runtime* runtime = model->runtime();
+  for (size_t i = 0; i < model->outputs().size(); ++i) {
+    const ValueInfo& info = model->outputs()[i];
+    const ShapePlan& plan = model->output_plans()[i];
+    auto dims_of = [&](uint32_t index) -> const int64_t* {
+      for (const WarmSample::Input& input : sample.inputs) {
+        if (input.index == index) return input.dims.data();
+      }
+      return nullptr;
+    };
+    OrtValue* value = nullptr;
+    int64_t dims[kMaxRank];
+    size_t bytes = 0;
+    if (plan.known() && model->trusts_plans() && DTypeBytes(info.type.dtype) > 0 &&
+        plan.Fill(dims_of, dims) && CountBytes(info.type.dtype, dims, plan.rank(), &bytes)) {
+      Ref<Lease> lease = Lease::Take(runtime->arena(), bytes);
+      if (!lease)
+        return Status::Overload("no memory for " + std::to_string(bytes) + " bytes of output");
+      Status status =
+          MakeTensor(runtime, info.type.dtype, dims, plan.rank(), lease->data(), bytes, &value);
+      if (!status.ok()) return status;
+      targets->leases.push_back(std::move(lease));
+    }
+    targets->owned.emplace_back(value);
+  }
+  return {};
+}
+
+// Runs; *results gets what `targets` has, or what ONNX Runtime allocated. `rows`: see RunCall.
+Status RunFeeds(Model* model, const Feeds& feeds, Feeds* targets, uint32_t rows,
+                std::vector<OrtPtr<OrtValue>>* results) {
   std::vector<const char*> names;
   for (const ValueInfo& info : model->outputs()) names.push_back(info.name.c_str());
   std::vector<OrtValue*> values(names.size(), nullptr);
-  Status status = ToStatus(ort.Run(model->session(), nullptr, feeds.names.data(), feeds.values.data(),
-                                   feeds.values.size(), names.data(), names.size(), values.data()),
-                           Code::kRun);
+  if (targets) {
+    for (size_t i = 0; i < values.size(); ++i) values[i] = targets->owned[i].get();
+  }
+  Status status =
+      ToStatus(model->Run(nullptr, {feeds.names.data(), feeds.values.data(), feeds.values.size(),
+                                    names.data(), names.size(), values.data(), rows}),
+               Code::kRun);
   results->clear();
-  for (OrtValue* value : values) results->emplace_back(value);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const bool is_ours = targets && values[i] == targets->owned[i].get();
+    results->emplace_back(is_ours ? nullptr : values[i]);
+  }
   return status;
+}
+
+// The rows of a sample that may be filled up, as those of a batch; else 0.
+uint32_t RowsOf(Model* model, const WarmSample& sample, const Feeds& targets) {
+  std::vector<Bucket::Shape> shapes;
+  std::vector<uint32_t> outputs;
+  int64_t rows = 0;
+  for (const WarmSample::Input& input : sample.inputs) {
+    if (input.dims.empty() || (rows && input.dims[0] != rows)) return 0;
+    rows = input.dims[0];
+    shapes.push_back({input.index, input.dtype, input.dims.data(), input.dims.size()});
+  }
+  for (uint32_t i = 0; i < model->outputs().size(); ++i) outputs.push_back(i);
+  for (const auto& target : targets.owned) {
+    if (!target) return 0;
+  }
+  const bool has_rows = rows > 0 && model->BucketFor(shapes, outputs);
+  return has_rows ? static_cast<uint32_t>(rows) : 0;
 }
 
 std::string Describe(Model* model, const WarmSample& sample) {
@@ -133,17 +190,25 @@ bool SameElements(DType dtype, const uint8_t* a, const uint8_t* b, size_t bytes)
 
 }  // namespace
 
-Status WarmUp(Model* model, const std::vector<WarmSample>& samples, int repeat, int64_t budget_ns,
-              std::vector<int64_t>* best_ns) {
+namespace {
+
+Status WarmHere(Model* model, const std::vector<WarmSample>& samples, int repeat, int64_t budget_ns,
+                std::vector<int64_t>* best_ns) {
   const int64_t end = NowNs() + budget_ns;
   for (const WarmSample& sample : samples) {
-    Feeds feeds;
+    Feeds feeds, targets;
     Status status = MakeFeeds(model, sample, -1, &feeds);
+    uint32_t rows = 0;
+    // On a GPU what is copied back counts, and a graph wants memory to write to.
+    if (status.ok() && model->device()) {
+      status = MakeTargets(model, sample, &targets);
+      if (status.ok()) rows = RowsOf(model, sample, targets);
+    }
     int64_t best = INT64_MAX;
     for (int i = 0; status.ok() && i < repeat && (i == 0 || NowNs() < end); ++i) {
       std::vector<OrtPtr<OrtValue>> results;
       const int64_t start = NowNs();
-      status = RunFeeds(model, feeds, &results);
+      status = RunFeeds(model, feeds, model->device() ? &targets : nullptr, rows, &results);
       best = std::min(best, NowNs() - start);
     }
     if (!status.ok()) {
@@ -154,16 +219,28 @@ Status WarmUp(Model* model, const std::vector<WarmSample>& samples, int repeat, 
   return {};
 }
 
+}  // namespace
+
+Status WarmUp(Model* model, const std::vector<WarmSample>& samples, int repeat, int64_t budget_ns,
+              std::vector<int64_t>* best_ns) {
+  if (!model->device()) return WarmHere(model, samples, repeat, budget_ns, best_ns);
+  // What a GPU's slots and graphs need is kept by thread: each lane makes its own.
+  return model->scheduler().OnEachLane([&] {
+    best_ns->clear();
+    return WarmHere(model, samples, repeat, budget_ns, best_ns);
+  });
+}
+
 Status RowsAreIndependent(Model* model, const WarmSample& two_rows, bool* independent) {
   *independent = false;
   std::vector<OrtPtr<OrtValue>> together, alone;
   Feeds both;
   if (Status s = MakeFeeds(model, two_rows, -1, &both); !s.ok()) return s;
-  if (Status s = RunFeeds(model, both, &together); !s.ok()) return s;
+  if (Status s = RunFeeds(model, both, nullptr, 0, &together); !s.ok()) return s;
   for (int64_t row = 0; row < 2; ++row) {
     Feeds one;
     if (Status s = MakeFeeds(model, two_rows, row, &one); !s.ok()) return s;
-    if (Status s = RunFeeds(model, one, &alone); !s.ok()) return s;
+    if (Status s = RunFeeds(model, one, nullptr, 0, &alone); !s.ok()) return s;
     for (size_t i = 0; i < together.size(); ++i) {
       DType dtype, single_dtype;
       int64_t dims[kMaxRank], single_dims[kMaxRank];

@@ -21,8 +21,9 @@ struct WarmSample {
   std::vector<Input> inputs;
 };
 
-// Runs each sample at least once and up to `repeat` times while `budget_ns` lasts, on this thread.
-// *best_ns gets each sample's shortest run. The error names the sample.
+// Runs each sample at least once and up to `repeat` times while `budget_ns` lasts: on this thread, or
+// on each lane where the model runs on a GPU. *best_ns gets each sample's shortest run. The error names
+// the sample.
 Status WarmUp(Model* model, const std::vector<WarmSample>& samples, int repeat, int64_t budget_ns,
               std::vector<int64_t>* best_ns);
 

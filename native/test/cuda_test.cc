@@ -1,6 +1,4 @@
-// What needs the CUDA runtime, with a fake of it that counts who calls (fixtures/fake_cudart.c).
-#include <dlfcn.h>
-
+// What needs the CUDA runtime, with a fake of it that counts who calls (fixtures/fake_cudart.cc).
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -9,29 +7,13 @@
 #include "arena.h"
 #include "check.h"
 #include "cuda_runtime.h"
+#include "fixture.h"
 
 using namespace tercel;
+using tercel::test::FakeCuda;
+using tercel::test::OpenFakeCuda;
 
 namespace {
-
-// As in the fake.
-struct Counts {
-  int registered;
-  size_t bytes;
-  int calls;
-  int refuse_after;
-  int strange;
-};
-
-Counts* OpenFake() {
-  const CudaRuntime* cuda = nullptr;
-  CHECK_OK(OpenCudaRuntime(FAKE_CUDA_RUNTIME, &cuda));
-  void* handle = dlopen(FAKE_CUDA_RUNTIME, RTLD_NOW | RTLD_NOLOAD);
-  CHECK(handle != nullptr);
-  auto* counts = static_cast<Counts*>(dlsym(handle, "fake_cuda"));
-  dlclose(handle);
-  return counts;
-}
 
 ArenaOptions Pinned() {
   ArenaOptions options;
@@ -67,7 +49,7 @@ TEST(TheCudaRuntimeIsOpenedOnceOrSaysWhyNot) {
 }
 
 TEST(SlabsArePinnedOnceAndLetGo) {
-  Counts* counts = OpenFake();
+  FakeCuda* counts = OpenFakeCuda();
   {
     Arena arena(Pinned());
     std::vector<void*> all;
@@ -79,38 +61,38 @@ TEST(SlabsArePinnedOnceAndLetGo) {
     const ArenaStats stats = arena.Stats();
     CHECK(stats.pinned);
     CHECK_EQ(static_cast<uint64_t>(counts->registered), stats.slabs);
-    CHECK_EQ(counts->bytes, stats.reserved_bytes);
+    CHECK_EQ(counts->registered_bytes.load(), stats.reserved_bytes);
     // What is taken again from a slab costs no call.
-    const int calls = counts->calls;
+    const int calls = counts->register_calls;
     for (void*& data : all) arena.Free(data);
     for (int i = 0; i < 100; ++i) arena.Free(arena.Allocate(1 << 20));
-    CHECK_EQ(counts->calls, calls);
+    CHECK_EQ(counts->register_calls.load(), calls);
     CHECK(arena.Trim() > 0);
-    CHECK_EQ(counts->registered, 0);
+    CHECK_EQ(counts->registered.load(), 0);
     CHECK(arena.Allocate(64) != nullptr);
-    CHECK_EQ(counts->registered, 1);
+    CHECK_EQ(counts->registered.load(), 1);
   }
-  CHECK_EQ(counts->registered, 0);
-  CHECK_EQ(counts->strange, 0);
+  CHECK_EQ(counts->registered.load(), 0);
+  CHECK_EQ(counts->strange.load(), 0);
 }
 
 TEST(MemoryThatCannotBePinnedIsRefusedAndGivenBack) {
-  Counts* counts = OpenFake();
+  FakeCuda* counts = OpenFakeCuda();
   Arena arena(Pinned());
-  counts->refuse_after = 1;
+  counts->registrations_left = 1;
   void* first = arena.Allocate(1 << 20);
   CHECK(first != nullptr);
   CHECK(arena.Allocate(100 << 20) == nullptr);
   CHECK_EQ(arena.Stats().slabs, uint64_t{1});
-  CHECK_EQ(arena.Stats().reserved_bytes, uint64_t{counts->bytes});
+  CHECK_EQ(arena.Stats().reserved_bytes, uint64_t{counts->registered_bytes});
   // There is room in what was pinned before.
   void* second = arena.Allocate(1 << 20);
   CHECK(second != nullptr);
-  counts->refuse_after = -1;
+  counts->registrations_left = -1;
   void* large = arena.Allocate(100 << 20);
   CHECK(large != nullptr);
   for (void* data : {first, second, large}) arena.Free(data);
   arena.Trim();
-  CHECK_EQ(counts->registered, 0);
-  CHECK_EQ(counts->strange, 0);
+  CHECK_EQ(counts->registered.load(), 0);
+  CHECK_EQ(counts->strange.load(), 0);
 }

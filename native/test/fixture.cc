@@ -1,5 +1,7 @@
 #include "fixture.h"
 
+#include <dlfcn.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -7,6 +9,8 @@
 #include <utility>
 
 #include "binding.h"
+#include "check.h"
+#include "cuda_runtime.h"
 
 namespace tercel::test {
 
@@ -91,8 +95,45 @@ Ref<Job> SlowJob(Model* model, Ref<CompletionSink> inbox, int64_t rounds) {
   return job;
 }
 
+Ref<Job> RowsJob(Model* model, Ref<Inbox> inbox, uint32_t rows) {
+  Ref<Job> job(new Job(inbox));
+  const int64_t dims[] = {rows, 4};
+  job->bucket = model->BucketFor({{0, DType::kFloat32, dims, 2}}, {0});
+  job->rows = rows;
+  return job;
+}
+
+void Fill(Job* job, float value) {
+  auto* to =
+      reinterpret_cast<float*>(Bucket::RowAt(*job->block, job->bucket->inputs()[0], job->first_row));
+  for (uint32_t i = 0; i < job->rows * 4; ++i) to[i] = value;
+}
+
+float Result(const Job* job) {
+  float value;
+  std::memcpy(&value, Bucket::RowAt(*job->block, job->bucket->outputs()[0], job->first_row), 4);
+  return value;
+}
+
+Status Enter(Model* model, Ref<Job> job, float value) {
+  if (Status s = model->scheduler().Reserve(job); !s.ok()) return s;
+  Fill(job.get(), value);
+  model->scheduler().Ready(job);
+  return {};
+}
+
 void WaitUntilRunning(Model* model, uint64_t jobs) {
   while (model->scheduler().Stats().running < jobs) std::this_thread::yield();
+}
+
+FakeCuda* OpenFakeCuda() {
+  const CudaRuntime* cuda = nullptr;
+  CHECK_OK(OpenCudaRuntime(FAKE_CUDA_RUNTIME, &cuda));
+  void* handle = dlopen(FAKE_CUDA_RUNTIME, RTLD_NOW | RTLD_NOLOAD);
+  CHECK(handle != nullptr);
+  auto* counts = static_cast<FakeCuda*>(dlsym(handle, "fake_cuda"));
+  dlclose(handle);
+  return counts;
 }
 
 }  // namespace tercel::test

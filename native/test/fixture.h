@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "fixtures/fake_cudart.h"
 #include "job.h"
 #include "model.h"
 #include "runtime.h"
@@ -45,6 +46,17 @@ Ref<Job> TinyJob(Model* model, Ref<Inbox> inbox, float value);
 Ref<Job> SlowJob(Model* model, Ref<CompletionSink> inbox, int64_t rounds);
 // A number of rounds that only termination ends.
 inline constexpr int64_t kForever = int64_t{1} << 40;
+// A job for `rows` rows of 4 floats in a block of the tiny model's.
+Ref<Job> RowsJob(Model* model, Ref<Inbox> inbox, uint32_t rows);
+void Fill(Job* job, float value);
+// The first number of what came out.
+float Result(const Job* job);
+// Reserves, fills with `value` and says that it is ready.
+Status Enter(Model* model, Ref<Job> job, float value);
 void WaitUntilRunning(Model* model, uint64_t jobs);
+
+// The fake of the CUDA runtime, opened as the process's.
+using ::FakeCuda;
+FakeCuda* OpenFakeCuda();
 
 }  // namespace tercel::test

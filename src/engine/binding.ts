@@ -1,17 +1,41 @@
 import { InvalidInputError } from '../errors.js';
-import { native, type NativeBinding, type NativeModel, type NativeSlot } from '../native.js';
+import {
+  native,
+  type NativeBinding,
+  type NativeModel,
+  type NativeSlot,
+  type NativeWish,
+} from '../native.js';
 import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
+import { bufferOf, DeviceTensor } from './device-tensor.js';
 import { runFlags, settleInline } from './inline.js';
 import { startPolling, wait } from './mailbox.js';
 import { META_FLAGS, META_RUN_US, meta, tensorOver, type Marshaller } from './marshal.js';
 import { readPriority, readSignal, readTimeout, writeRun, type RunOptions } from './run-options.js';
 
-/** Shapes by input or output name. */
-export type BindShapes = Readonly<Record<string, readonly number[]>>;
+/** Shapes by input or output name; or another binding's tensor on the GPU, to be used where it is. */
+export type BindShapes = Readonly<Record<string, readonly number[] | DeviceTensor>>;
+
+export interface BindOptions {
+  /**
+   * Inputs and outputs that stay on the GPU between runs, such as a decoder's state: they are DeviceTensors in
+   * `onDevice`, and nothing of them is copied by a run.
+   */
+  onDevice?: readonly string[];
+}
+
+function deviceTensors(slots: readonly NativeSlot[]): Record<string, DeviceTensor> {
+  const byName: Record<string, DeviceTensor> = {};
+  for (const { name, dtype, shape, onDevice } of slots) {
+    if (onDevice) byName[name] = new DeviceTensor(dtype, shape, onDevice);
+  }
+  return byName;
+}
 
 function tensors(slots: readonly NativeSlot[]): Record<string, Tensor> {
   const byName: Record<string, Tensor> = {};
   for (const slot of slots) {
+    if (slot.onDevice) continue;
     byName[slot.name] = slot.buffer
       ? tensorOver(slot.dtype, slot.shape, slot.buffer)
       : {
@@ -24,7 +48,9 @@ function tensors(slots: readonly NativeSlot[]): Record<string, Tensor> {
 }
 
 function stringSlots(slots: readonly NativeSlot[]): [number, string][] {
-  return slots.flatMap((slot, i) => (slot.buffer ? [] : [[i, slot.name] as [number, string]]));
+  return slots.flatMap((slot, i) =>
+    slot.buffer || slot.onDevice ? [] : [[i, slot.name] as [number, string]],
+  );
 }
 
 /**
@@ -35,6 +61,8 @@ function stringSlots(slots: readonly NativeSlot[]): [number, string][] {
 export class Binding {
   readonly inputs: Readonly<Record<string, Tensor>>;
   readonly outputs: Readonly<Record<string, Tensor>>;
+  /** Inputs and outputs that are on the GPU, and not among the others. */
+  readonly onDevice: Readonly<Record<string, DeviceTensor>>;
   /**
    * Runs on the calling thread, which waits.
    *
@@ -46,26 +74,47 @@ export class Binding {
   readonly #stringOutputs: [number, string][];
 
   /** @internal */
-  constructor(model: NativeModel, marshaller: Marshaller, shapes: BindShapes) {
+  constructor(
+    model: NativeModel,
+    marshaller: Marshaller,
+    shapes: BindShapes,
+    { onDevice = [] }: BindOptions = {},
+  ) {
     const names = new Set([...marshaller.inputs, ...marshaller.outputs].map((value) => value.name));
-    for (const [name, shape] of Object.entries(shapes)) {
+    for (const name of [...Object.keys(shapes), ...onDevice]) {
       if (!names.has(name)) {
         throw new InvalidInputError(
           `bind: "${name}" is no input or output; the model has ${[...names].map((n) => `"${n}"`).join(', ')}`,
         );
       }
+    }
+    for (const [name, shape] of Object.entries(shapes)) {
+      if (shape instanceof DeviceTensor) continue;
       if (!Array.isArray(shape)) {
         throw new InvalidInputError(`bind: the shape of "${name}" must be an array of numbers`);
       }
       countElements(shape as readonly number[]);
     }
-    const bound = model.bind(
-      marshaller.inputs.map((value) => shapes[value.name]),
-      marshaller.outputs.map((value) => shapes[value.name]),
-    );
+    const wish = ({ name }: { name: string }): NativeWish | undefined => {
+      const given = shapes[name];
+      if (given instanceof DeviceTensor) {
+        return { shape: given.shape, onDevice: true, lease: bufferOf(given).lease };
+      }
+      const stays = onDevice.includes(name);
+      return given || stays ? { shape: given, onDevice: stays } : undefined;
+    };
+    // The type is the memory's as well: another model reads it as what this one wrote.
+    for (const { name, dtype } of [...marshaller.inputs, ...marshaller.outputs]) {
+      const given = shapes[name];
+      if (given instanceof DeviceTensor && given.dtype !== dtype) {
+        throw new InvalidInputError(`bind: "${name}": expected ${dtype}, got ${given.dtype}`);
+      }
+    }
+    const bound = model.bind(marshaller.inputs.map(wish), marshaller.outputs.map(wish));
     this.#native = bound;
     this.inputs = tensors(bound.inputs);
     this.outputs = tensors(bound.outputs);
+    this.onDevice = { ...deviceTensors(bound.inputs), ...deviceTensors(bound.outputs) };
     this.#stringInputs = stringSlots(bound.inputs);
     this.#stringOutputs = stringSlots(bound.outputs);
     // Without strings the native function itself is the method: nothing stands between.

@@ -141,6 +141,8 @@ export class Engine {
         throttle: options.throttle,
         threads: options.threads,
         lanes: options.lanes,
+        gpu: options.gpu,
+        configure: (early) => model.configure({ ...options, ...early }),
       });
       model.configure({ ...options, ...decided });
       return { name, version, model, config, since: Date.now() };

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
+import { checkGpu, gpuLoadOptions, gpuProvider } from './gpu.js';
 import { task } from './mailbox.js';
 import { Model } from './model.js';
 import { checkBatching, defaultLanes } from './policy.js';
@@ -47,6 +48,8 @@ const rules: Record<keyof ModelOptions, [Check, string]> = {
     'strings by key',
   ],
   providers: [isList, 'an array of names or {name, options}'],
+  // checkGpu() says more.
+  gpu: [isRecord, 'an object'],
   fallback: [isFlag, 'true or false'],
   lanes: [wholeFrom(1), 'a whole number of 1 or more'],
   maxQueue: [wholeFrom(1), 'a whole number of 1 or more'],
@@ -126,13 +129,16 @@ export function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'k
     affinity: options.affinity ?? '',
     freeDimensions: flat(options.freeDimensions),
     config: flat(options.config),
-    providers: (options.providers ?? []).map(providerOf),
+    providers: (options.providers ?? [])
+      .map(providerOf)
+      .map((provider) => gpuProvider(provider, options.gpu ?? {})),
     fallback: options.fallback ?? false,
     optimizedModelPath: options.optimizedModelPath ?? '',
     profilePrefix: options.profilePrefix ?? '',
     customOpLibraries: options.customOpLibraries ?? [],
     logLevel: logLevelCode(options.logLevel),
     lanes: options.lanes ?? defaultLanes(threads || cores, false),
+    ...gpuLoadOptions(options),
     maxQueue: options.maxQueue ?? 1024,
     inline: options.inline ?? 'auto',
     throttle: options.throttle ?? false,
@@ -171,6 +177,7 @@ export async function loadModel(
   }
   check(options);
   checkBatching(options.batching);
+  checkGpu(options.gpu);
   options.signal?.throwIfAborted();
   startRuntime();
   const written = nativeOptions(options);
@@ -184,8 +191,8 @@ export async function loadModel(
     if (!external && !written.optimizedModelPath && !written.profilePrefix) {
       const { inline: _inline, throttle: _throttle, ...shared } = written;
       // One session has one policy.
-      const { weight, batching } = options;
-      key = identity + JSON.stringify([shared, weight, batching, policyOf]);
+      const { weight, batching, gpu } = options;
+      key = identity + JSON.stringify([shared, weight, batching, gpu, policyOf]);
     }
   } else {
     file = { bytes: source };
@@ -215,11 +222,13 @@ export async function loadModel(
             throttle: written.throttle,
             threads: options.threads,
             lanes: options.lanes,
+            gpu: options.gpu,
           })
         : { batching: options.batching };
     // The engine configures what it loads, once it is warmed.
     const isOurs = policyOf === undefined;
-    if (isOurs && (decided.batching || options.weight !== undefined)) {
+    const isSet = options.weight !== undefined || (model.onGpu && options.gpu?.graphs);
+    if (isOurs && (decided.batching || isSet)) {
       model.configure({ ...options, ...decided });
     }
   } catch (error) {

@@ -2,7 +2,7 @@ import { ClosedError } from '../errors.js';
 import { native, type NativeModel, type NativeSample } from '../native.js';
 import type { Tensor, Value } from '../tensor.js';
 import type { ModelOptions, ModelStats, ValueMetadata } from '../types.js';
-import { Binding, type BindShapes } from './binding.js';
+import { Binding, type BindOptions, type BindShapes } from './binding.js';
 import { holdFlags, runFlags, settleInline } from './inline.js';
 import { startPolling, task, wait, type Waiter } from './mailbox.js';
 import {
@@ -120,6 +120,11 @@ export class Model {
     this.warnings = nativeModel.warnings;
   }
 
+  /** Whether it runs on a GPU, by CUDA's or TensorRT's provider. */
+  get onGpu(): boolean {
+    return this.#native.onGpu;
+  }
+
   get closed(): boolean {
     return this.#closing !== undefined;
   }
@@ -229,10 +234,11 @@ export class Model {
    * @param shapes shapes by input or output name. An input whose declared shape is fixed needs none. An
    *   output whose shape does not follow from the inputs' named dimensions is found out by a run on
    *   zeros, unless it is given.
+   * @param options what stays on the GPU, of a model that runs on one
    * @throws InvalidInputError; OverloadError when the arena is full; ClosedError
    */
-  bind(shapes: BindShapes = {}): Binding {
-    return new Binding(this.#native, this.#marshaller, shapes);
+  bind(shapes: BindShapes = {}, options: BindOptions = {}): Binding {
+    return new Binding(this.#native, this.#marshaller, shapes, options);
   }
 
   /** Writes ONNX Runtime's profile of a model loaded with profilePrefix. @internal */
@@ -253,10 +259,10 @@ export class Model {
    * @throws InvalidInputError for a wrong option; ClosedError
    */
   configure(
-    options: Pick<ModelOptions, 'threads' | 'lanes' | 'maxQueue' | 'weight' | 'batching'>,
+    options: Pick<ModelOptions, 'threads' | 'lanes' | 'maxQueue' | 'weight' | 'batching' | 'gpu'>,
   ): void {
     if (this.closed) throw new ClosedError('the model was closed');
-    this.#native.configure(nativePolicy(options, this.inputs));
+    this.#native.configure(nativePolicy(options, this.inputs, this.onGpu));
   }
 
   /**

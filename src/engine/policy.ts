@@ -5,6 +5,7 @@ import { InvalidInputError } from '../errors.js';
 import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
 import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
+import { gpuLanes, graphRows } from './gpu.js';
 
 /** Rows of a batch when a latency target is to choose, and nothing else limits it. */
 const TARGET_MAX_BATCH = 128;
@@ -110,8 +111,9 @@ function padRule([symbol, rule]: [string, PadRule]): NativePolicy['padding'][num
 
 /** The numbers for the scheduler of a model with these inputs. */
 export function nativePolicy(
-  options: Pick<ModelOptions, 'threads' | 'lanes' | 'maxQueue' | 'weight' | 'batching'>,
+  options: Pick<ModelOptions, 'threads' | 'lanes' | 'maxQueue' | 'weight' | 'batching' | 'gpu'>,
   inputs: readonly ValueMetadata[],
+  onGpu: boolean,
 ): NativePolicy {
   const batching = checkBatching(options.batching) ?? {};
   const weight = options.weight ?? 1;
@@ -137,7 +139,11 @@ export function nativePolicy(
   });
   const threads = options.threads ?? 1;
   return {
-    lanes: options.lanes ?? defaultLanes(threads || availableParallelism(), maxBatch > 1),
+    lanes:
+      options.lanes ??
+      (onGpu
+        ? gpuLanes(options.gpu)
+        : defaultLanes(threads || availableParallelism(), maxBatch > 1)),
     maxQueue: options.maxQueue ?? 1024,
     computeThreads: threads || availableParallelism(),
     weight,
@@ -146,6 +152,7 @@ export function nativePolicy(
     preferredSizes: [...(batching.preferredSizes ?? [])].sort((a, b) => a - b),
     targetP99Us: target === undefined ? 0 : Math.round(target * 1000),
     preserveOrder: batching.preserveOrder ?? false,
+    graphRows: onGpu ? graphRows(options.gpu, { ...batching, maxBatch }) : [],
     padding: Object.entries(batching.padding ?? {}).map(padRule),
     padValues,
   };

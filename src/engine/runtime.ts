@@ -153,6 +153,7 @@ export function stats(): EngineStats {
     leases: 0,
     copies: { bytesIn: 0, bytesOut: 0 },
     laneWakeUs: 0,
+    devices: [],
     models: [],
     ...native.stats(),
   };

@@ -3,7 +3,8 @@ import { availableParallelism } from 'node:os';
 import { InvalidInputError } from '../errors.js';
 import type { NativeSample } from '../native.js';
 import { bytesPerElement, countElements, dtypeCodes } from '../tensor.js';
-import type { BatchingOptions, ValueMetadata, WarmUpSample } from '../types.js';
+import type { BatchingOptions, GpuOptions, ValueMetadata, WarmUpSample } from '../types.js';
+import { bucketSizes, graphRows } from './gpu.js';
 import type { Model } from './model.js';
 import { checkBatching, defaultLanes } from './policy.js';
 
@@ -24,6 +25,12 @@ const WORTH_BATCHING_LONG_RUNS = 1.05;
 /** Runs of a larger batch than this are not tried: nobody wants to wait for them. */
 const LONGEST_TRIED_MS = 250;
 const BUDGET_MS = 150;
+
+/** How the model is to be scheduled; without lanes, with as many as usual. */
+export interface Decided {
+  batching: BatchingOptions | false;
+  lanes: number | undefined;
+}
 
 export interface WarmUpResult {
   /** Nanoseconds of the shortest run of each sample. */
@@ -104,13 +111,6 @@ function canBeMadeUp(model: Model): boolean {
   return model.inputs.every((input) => input.kind === 'tensor' && input.dtype in dtypeCodes);
 }
 
-/** Powers of two up to `maxBatch`, and the preferred sizes: what batches the scheduler will form. */
-function bucketSizes({ maxBatch = 1, preferredSizes = [] }: BatchingOptions): number[] {
-  const sizes = new Set([1, maxBatch, ...preferredSizes]);
-  for (let size = 2; size < maxBatch; size *= 2) sizes.add(size);
-  return [...sizes].sort((a, b) => a - b);
-}
-
 function dimensionChoices(batching: BatchingOptions): ((symbol: string) => number)[] {
   // A padded dimension comes in these sizes only.
   const padded = Object.entries(batching.padding ?? {}).map(([symbol, rule]) => ({
@@ -162,13 +162,17 @@ async function warmGiven(
 async function warmBuckets(
   model: Model,
   batching: BatchingOptions,
+  gpu: GpuOptions | undefined,
   dimension: (symbol: string) => number,
   throttle: boolean,
 ): Promise<void> {
+  const sizes = new Set([...bucketSizes(batching), ...graphRows(gpu, batching)]);
+  // The largest first: memory on a GPU is then taken once.
+  const ordered = [...sizes].sort((a, b) => b - a);
   const choices = dimensionChoices(batching);
   if (choices.length === 0) choices.push(dimension);
   for (const choice of choices) {
-    const samples = bucketSizes(batching).map((rows) =>
+    const samples = ordered.map((rows) =>
       nativeSample(model.inputs, shapesFor(model.inputs, rows, choice), 'random'),
     );
     await model.warmUp(samples, { repeat: 1, budgetMs: 10_000, throttle });
@@ -232,7 +236,7 @@ async function measureBatch(
 
 /**
  * Warms a model that was just loaded, and decides how it batches: as told, or with `batching: 'auto'` as
- * measured here. Returns what to configure; without lanes, as many as usual.
+ * measured here. Returns what to configure.
  *
  * @throws InvalidInputError or RunError when a sample that was asked for does not run
  */
@@ -245,8 +249,11 @@ export async function warm(
     /** As the model has them. */
     threads?: number | undefined;
     lanes?: number | undefined;
+    gpu?: GpuOptions | undefined;
+    /** Called with the decision before the last runs: on a GPU they make what it will need. */
+    configure?: (decided: Decided) => void;
   },
-): Promise<{ batching: BatchingOptions | false; lanes: number | undefined }> {
+): Promise<Decided> {
   const throttle = options.throttle ?? false;
   const asked = checkBatching(options.batching);
   const makesUp = options.warmUp === undefined && canBeMadeUp(model);
@@ -264,15 +271,22 @@ export async function warm(
     const preferredSizes = asked?.preferredSizes?.filter((size) => size <= pays);
     batching = pays > 1 || asked ? { ...asked, preferredSizes, maxBatch: pays } : false;
   }
-  if (options.warmUp) {
-    await warmGiven(model, options.warmUp, throttle);
-  } else if (makesUp && probed && batching && (batching.maxBatch ?? 1) > 1) {
-    await warmBuckets(model, batching, probed.dimension, throttle).catch(() => undefined);
-  }
   let { lanes } = options;
-  if (lanes === undefined && probed && probed.oneNs > LONG_RUN_NS && !asked?.targetP99Ms) {
+  const isLong = probed !== undefined && probed.oneNs > LONG_RUN_NS;
+  if (lanes === undefined && isLong && !asked?.targetP99Ms && !model.onGpu) {
     const { threads = 1 } = options;
     lanes = defaultLanes(threads || availableParallelism(), false);
   }
-  return { batching, lanes };
+  const decided = { batching, lanes };
+  if (model.onGpu) options.configure?.(decided);
+  const batches = batching ? batching : {};
+  const isPrepared = (batches.maxBatch ?? 1) > 1 || (model.onGpu && options.gpu?.graphs);
+  if (options.warmUp) {
+    await warmGiven(model, options.warmUp, throttle);
+  } else if (makesUp && probed && isPrepared) {
+    await warmBuckets(model, batches, options.gpu, probed.dimension, throttle).catch(
+      () => undefined,
+    );
+  }
+  return decided;
 }

@@ -113,7 +113,7 @@ describe.skipIf(!isLinux || hasDriver)('tercel doctor, without a GPU', () => {
     // The files are those of a test: what ONNX Runtime says of them is passed on.
     expect(without.error).toMatch(/libcudart\.so\.12: cannot open shared object file/);
     expect(found.error).toMatch(
-      /Failed to load shared library: .*undefined symbol: Provider_SetHost/,
+      /Failed to get symbol Provider_SetHost with error: .*undefined symbol: Provider_SetHost/,
     );
   });
 

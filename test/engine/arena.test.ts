@@ -1,18 +1,7 @@
 // The arena's settings, in processes of their own: they are fixed by the first model.
-import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
-
-function inProcess(program: string): unknown {
-  const index = JSON.stringify(new URL('../../dist/index.js', import.meta.url).href);
-  const said = execFileSync(
-    process.execPath,
-    ['--input-type=module', '-e', `import * as tercel from ${index};\n${program}`],
-    { encoding: 'utf8' },
-  );
-  return JSON.parse(said);
-}
+import { fakeCuda, inProcess } from '../support/process.js';
 
 // Weights of matrix products; a convolution's kernel packs its own outside of any allocator.
 const minilm = JSON.stringify(benchModel('minilm'));
@@ -38,10 +27,6 @@ it('has a limit, past which runs and loads are refused, and what was there goes 
     inside: true,
   });
 });
-
-const fakeCuda = fileURLToPath(
-  new URL('../../build/tests/fake-cuda/libcudart.so.12', import.meta.url),
-);
 
 it.skipIf(process.platform !== 'linux')('is pinned by the CUDA runtime on request', () => {
   // Of a runtime that pins nothing and says what it was asked for: a GPU is not needed to ask.

@@ -144,18 +144,53 @@ describe('config.pbtxt', () => {
       max_batch_size: 4
       dynamic_batching { default_queue_policy { timeout_action: DELAY } }
       response_cache { enable: true }
-      instance_group { kind: KIND_GPU gpus: [ 0 ] }
+      instance_group { kind: KIND_MODEL }
       parameters { key: "cudnn_conv_algo_search" value: { string_value: "1" } }`);
     expect(warnings).toEqual([
       'm/config.pbtxt: timeout_action DELAY is not supported: requests that time out are rejected',
-      'm/config.pbtxt: instance_group kind KIND_GPU has no effect; the providers say where a model runs',
-      'm/config.pbtxt: instance_group.gpus is not supported and has no effect',
+      'm/config.pbtxt: instance_group kind KIND_MODEL has no effect; the providers say where a model runs',
       'm/config.pbtxt: parameters: "cudnn_conv_algo_search" = "1" is not supported and has no effect',
       'm/config.pbtxt: response_cache is not supported and has no effect',
     ]);
   });
 
+  it('says where on which GPU a model runs', () => {
+    const { options, warnings } = triton(`
+      max_batch_size: 8
+      dynamic_batching { }
+      instance_group { count: 3 kind: KIND_GPU gpus: [ 1, 2 ] }
+      optimization {
+        cuda { graphs: true graph_spec { batch_size: 4 } graph_spec { batch_size: 8 } }
+        execution_accelerators { gpu_execution_accelerator {
+          name: "tensorrt"
+          parameters { key: "precision_mode" value: "FP16" }
+          parameters { key: "max_workspace_size_bytes" value: "1073741824" }
+          parameters { key: "trt_builder_optimization_level" value: "5" }
+        } }
+      }`);
+    expect(options).toMatchObject({
+      providers: [
+        {
+          name: 'tensorrt',
+          options: { trt_max_workspace_size: '1073741824', trt_builder_optimization_level: '5' },
+        },
+        'cuda',
+      ],
+      // The same folder serves on a machine without a GPU.
+      fallback: true,
+      gpu: { device: 1, slots: 3, graphs: [4, 8], precision: 'fp16' },
+    });
+    expect(options.lanes).toBeUndefined();
+    expect(warnings).toEqual([
+      'm/config.pbtxt: instance_group gpus: GPU 1 is used, not the others',
+    ]);
+  });
+
   it.each([
+    [
+      'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" parameters { key: "precision_mode" value: "FP8" } } } }',
+      'optimization.execution_accelerators.gpu_execution_accelerator.precision_mode: expected FP32, ',
+    ],
     ['name: "other"', 'name: expected "m", as its folder is called, got "other"'],
     ['platform: "tensorrt_plan"', 'platform: expected "onnxruntime_onnx", got "tensorrt_plan"'],
     ['max_batch_size: "many"', 'max_batch_size: expected a whole number, got "many"'],

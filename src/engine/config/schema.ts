@@ -40,6 +40,24 @@ const provider = z.union([
   }),
 ]);
 
+const gpu = z
+  .strictObject({
+    device: whole(0).optional().describe("the GPU's number, as CUDA counts"),
+    memoryLimit: whole(1).optional().describe("bytes of ONNX Runtime's arena there"),
+    arenaStrategy: z.enum(['same-as-requested', 'next-power-of-two']).optional(),
+    slots: whole(0).optional().describe('runs in flight; default 2'),
+    graphs: z
+      .union([z.boolean(), z.array(whole(1)).min(1)])
+      .optional()
+      .describe('CUDA graphs: of the usual batch sizes, or of these'),
+    precision: z.enum(['fp32', 'fp16', 'bf16', 'int8']).optional().describe("TensorRT's"),
+    engineCache: z
+      .union([z.literal(false), z.string().min(1)])
+      .optional()
+      .describe("folder of TensorRT's engines; false: none are kept"),
+  })
+  .describe("how it runs on a GPU, with 'cuda' or 'tensorrt' among the providers");
+
 const warmUp = z.strictObject({
   batch: whole(1).optional().describe('rows; default 1'),
   data: z.enum(['zero', 'random']).optional(),
@@ -95,6 +113,7 @@ export const modelJson = z
       .optional()
       .describe('runs before the version serves; default: made up from the inputs'),
     providers: z.array(provider).optional(),
+    gpu: gpu.optional(),
     fallback: z.boolean().optional(),
     executionMode: z.enum(['sequential', 'parallel']).optional(),
     interOpThreads: whole(0).optional(),

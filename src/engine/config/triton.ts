@@ -4,7 +4,7 @@
 // Tercel does not support is listed in the warnings, field by field.
 import { InvalidInputError } from '../../errors.js';
 import type { DType } from '../../tensor.js';
-import type { BatchingOptions, ModelOptions } from '../../types.js';
+import type { BatchingOptions, GpuOptions, ModelOptions } from '../../types.js';
 import {
   emptyConfig,
   type DeclaredValue,
@@ -161,8 +161,9 @@ class Reader {
     if (file) config.file = file;
     this.#versions(root.message('version_policy'));
     this.#batching(root.message('dynamic_batching'));
-    this.#instances(root.messages('instance_group'));
+    // The accelerators first: they are preferred to the provider of the instances.
     this.#optimization(root.message('optimization'));
+    this.#instances(root.messages('instance_group'));
     this.#parameters(root.messages('parameters'));
     const warmUps = root.messages('model_warmup');
     if (warmUps.length > 0) config.warmUp = warmUps.map((sample) => this.#warmUp(sample));
@@ -250,18 +251,35 @@ class Reader {
   }
 
   #instances(groups: Fields[]): void {
+    const { options } = this.config;
     let count = 0;
+    let onGpu = false;
     for (const group of groups) {
       count += group.whole('count') ?? 1;
       const kind = group.text('kind') ?? 'KIND_AUTO';
-      if (kind !== 'KIND_CPU' && kind !== 'KIND_AUTO') {
+      const gpus = group.wholes('gpus');
+      if (kind === 'KIND_GPU') {
+        onGpu = true;
+        const [device = 0] = gpus;
+        options.gpu = { ...options.gpu, device };
+        if (gpus.length > 1)
+          this.#warn(`instance_group gpus: GPU ${device} is used, not the others`);
+      } else if (kind !== 'KIND_CPU' && kind !== 'KIND_AUTO') {
         this.#warn(
           `instance_group kind ${kind} has no effect; the providers say where a model runs`,
         );
       }
       this.#done(group);
     }
-    if (count > 0) this.config.options.lanes = count;
+    if (onGpu) {
+      // Such a folder serves on a machine without a GPU as well; the load warns.
+      options.providers = [...(options.providers ?? []), 'cuda'];
+      options.fallback = true;
+      // One instance is Triton's default: that asks for nothing.
+      if (count > 1) options.gpu = { ...options.gpu, slots: count };
+    } else if (count > 0) {
+      options.lanes = count;
+    }
   }
 
   #optimization(fields: Fields | undefined): void {
@@ -279,14 +297,41 @@ class Reader {
     const providers = accelerators?.messages('gpu_execution_accelerator') ?? [];
     for (const provider of providers) {
       const options: Record<string, string> = {};
-      for (const entry of provider.messages('parameters')) {
-        options[entry.text('key') ?? ''] = entry.text('value') ?? '';
-      }
       const name = provider.text('name') ?? '';
+      for (const entry of provider.messages('parameters')) {
+        const key = entry.text('key') ?? '';
+        const value = entry.text('value') ?? '';
+        // Two parameters that Triton's backend has names of its own for.
+        if (name === 'tensorrt' && key === 'precision_mode') {
+          const precision = { FP32: 'fp32', FP16: 'fp16', BF16: 'bf16', INT8: 'int8' }[value];
+          if (!precision) provider.fail('precision_mode', 'FP32, FP16, BF16 or INT8', value);
+          this.config.options.gpu = {
+            ...this.config.options.gpu,
+            precision: precision as NonNullable<GpuOptions['precision']>,
+          };
+        } else if (name === 'tensorrt' && key === 'max_workspace_size_bytes') {
+          options['trt_max_workspace_size'] = value;
+        } else {
+          options[key] = value;
+        }
+      }
       this.config.options.providers = [...(this.config.options.providers ?? []), { name, options }];
       this.#done(provider);
     }
-    this.#done(fields, graph, accelerators);
+    const cuda = fields.message('cuda');
+    if (cuda?.flag('graphs')) {
+      const sizes = cuda.messages('graph_spec').map((spec) => {
+        const size = spec.whole('batch_size') ?? 0;
+        this.#done(spec);
+        return size;
+      });
+      const graphs = sizes.filter((size) => size > 0);
+      this.config.options.gpu = {
+        ...this.config.options.gpu,
+        graphs: graphs.length > 0 ? graphs : true,
+      };
+    }
+    this.#done(fields, graph, accelerators, cuda);
   }
 
   #parameters(entries: Fields[]): void {

@@ -1,0 +1,421 @@
+#include "device_runner.h"
+
+#include <algorithm>
+#include <mutex>
+#include <shared_mutex>
+
+#include "adaptive_lock.h"
+#include "binding.h"
+#include "clock.h"
+
+namespace tercel {
+
+namespace {
+
+// Sets of shapes whose values a slot keeps; those with a graph are kept beside them.
+constexpr size_t kMaxPlans = 64;
+// Waking a thread that sleeps until the GPU is done costs some 30 us; what ends sooner is waited for.
+constexpr int64_t kSpinNs = 60'000;
+
+// Runs that ONNX Runtime does not wait for keep staging buffers until one that it does.
+constexpr uint64_t kSynchronizeEvery = 256;
+
+// Run options: "never" is the id that captures and replays nothing.
+constexpr const char* kGraphId = "gpu_graph_id";
+constexpr const char* kNoGraph = "-1";
+constexpr const char* kDoNotSynchronize = "disable_synchronize_execution_providers";
+
+OrtStatus* ToOrt(const Status& status) {
+  return status.ok() ? nullptr : ort.CreateStatus(kOrtEpFail, status.message().c_str());
+}
+
+Status MakeRunOptions(OrtPtr<OrtRunOptions>* out) {
+  OrtRunOptions* raw = nullptr;
+  Status status = ToStatus(ort.CreateRunOptions(&raw), Code::kModel);
+  out->reset(raw);
+  return status;
+}
+
+}  // namespace
+
+Status DeviceRunner::Create(Device* device, DeviceRunnerOptions options,
+                            std::unique_ptr<DeviceRunner>* out) {
+  std::unique_ptr<DeviceRunner> runner(new DeviceRunner(device, std::move(options)));
+  if (Status status = runner->Start(); !status.ok()) return status;
+  *out = std::move(runner);
+  return {};
+}
+
+Status DeviceRunner::Start() {
+  Status status =
+      CudaStatus(cuda_, cuda_->set_device(device_->id()), Code::kModel, "cannot use the GPU");
+  auto call = [&](auto function, auto... arguments) {
+    if (status.ok()) {
+      status =
+          CudaStatus(cuda_, function(arguments...), Code::kModel, "cannot make a stream on the GPU");
+    }
+  };
+  if (options_.on_stream) call(cuda_->stream_create, &stream_, kCudaStreamNonBlocking);
+  for (int i = 0; i < std::max(1, options_.slots); ++i) {
+    Slot& slot = slots_.emplace_back();
+    call(cuda_->stream_create, &slot.in, kCudaStreamNonBlocking);
+    call(cuda_->stream_create, &slot.out, kCudaStreamNonBlocking);
+    call(cuda_->event_create, &slot.in_start, 0u);
+    call(cuda_->event_create, &slot.in_end, kCudaEventBlockingSync);
+    call(cuda_->event_create, &slot.ran, kCudaEventBlockingSync);
+    call(cuda_->event_create, &slot.out_start, 0u);
+    call(cuda_->event_create, &slot.out_end, kCudaEventBlockingSync);
+    free_.push_back(&slot);
+  }
+  if (status.ok()) status = MakeRunOptions(&direct_options_);
+  if (status.ok() && options_.graphs) {
+    status = ToStatus(ort.AddRunConfigEntry(direct_options_.get(), kGraphId, kNoGraph), Code::kModel);
+  }
+  return status;
+}
+
+DeviceRunner::~DeviceRunner() {
+  (void)cuda_->set_device(device_->id());
+  for (Slot& slot : slots_) {
+    for (CudaEvent event : {slot.in_start, slot.in_end, slot.ran, slot.out_start, slot.out_end}) {
+      if (event) (void)cuda_->event_destroy(event);
+    }
+    if (slot.in) (void)cuda_->stream_destroy(slot.in);
+    if (slot.out) (void)cuda_->stream_destroy(slot.out);
+  }
+  if (stream_) (void)cuda_->stream_destroy(stream_);
+}
+
+Status DeviceRunner::Attach(OrtSession* session, const std::vector<ValueInfo>& inputs,
+                            const std::vector<ValueInfo>& outputs) {
+  session_ = session;
+  // Older libraries do not say: then ONNX Runtime copies where a value lies elsewhere.
+  if (!ort.SessionGetMemoryInfoForInputs || options_.memory) return {};
+  auto read = [&](auto call, const std::vector<ValueInfo>& values) {
+    std::vector<const OrtMemoryInfo*> infos(values.size(), nullptr);
+    Status status = ToStatus(call(session, infos.data(), infos.size()), Code::kModel);
+    for (size_t i = 0; status.ok() && i < values.size(); ++i) {
+      int type = kOrtDeviceCpu;
+      if (infos[i]) ort.MemoryInfoGetDeviceType(infos[i], &type);
+      if (type != kOrtDeviceGpu) on_host_.push_back(values[i].name.c_str());
+    }
+    return status;
+  };
+  Status status = read(ort.SessionGetMemoryInfoForInputs, inputs);
+  return status.ok() ? read(ort.SessionGetMemoryInfoForOutputs, outputs) : status;
+}
+
+void DeviceRunner::SetGraphRows(std::vector<uint32_t> rows) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  graph_rows_ = std::move(rows);
+}
+
+DeviceRunner::Slot* DeviceRunner::TakeSlot(uint32_t rows, uint32_t* graph_rows) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  *graph_rows = 0;
+  if (rows && options_.graphs) {
+    const auto size = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
+    if (size != graph_rows_.end()) *graph_rows = *size;
+  }
+  slot_free_.wait(lock, [this] { return !free_.empty(); });
+  const auto owned_by = [&](std::thread::id owner) {
+    return std::find_if(free_.begin(), free_.end(), [&](Slot* s) { return s->owner == owner; });
+  };
+  auto chosen = owned_by(std::this_thread::get_id());
+  if (chosen == free_.end()) chosen = owned_by(std::thread::id());
+  if (chosen == free_.end()) chosen = free_.begin();
+  Slot* slot = *chosen;
+  free_.erase(chosen);
+  if (slot->owner == std::thread::id()) slot->owner = std::this_thread::get_id();
+  return slot;
+}
+
+void DeviceRunner::GiveSlot(Slot* slot) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(slot);
+  }
+  slot_free_.notify_one();
+}
+
+OrtStatus* DeviceRunner::Run(const OrtRunOptions* options, const RunCall& call) {
+  uint32_t graph_rows = 0;
+  Slot* slot = TakeSlot(call.rows, &graph_rows);
+  OrtStatus* failed = RunIn(slot, options, call, graph_rows);
+  GiveSlot(slot);
+  return failed;
+}
+
+OrtStatus* DeviceRunner::RunAlone(const std::function<OrtStatus*(const OrtRunOptions* options)>& run) {
+  const std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex());
+  std::unique_lock<std::mutex> lock(stream_mutex_, std::defer_lock);
+  if (options_.on_stream) lock.lock();
+  (void)cuda_->set_device(device_->id());
+  device_->CountRun(false);
+  return run(direct_options_.get());
+}
+
+OrtStatus* DeviceRunner::RunDirect(const OrtRunOptions* options, const RunCall& call) {
+  return RunAlone([&](const OrtRunOptions* alone) {
+    return ort.Run(session_, options_.graphs ? alone : options, call.input_names, call.inputs,
+                   call.input_count, call.output_names, call.output_count, call.outputs);
+  });
+}
+
+// Where a value is. `wanted_on_device`: as the session takes it.
+Status DeviceRunner::Look(const OrtValue* value, bool wanted_on_device, Seen* seen) {
+  *seen = {};
+  int kind = 0;
+  if (Status s = ToStatus(ort.GetValueType(value, &kind), Code::kRun); !s.ok()) return s;
+  if (static_cast<OnnxKind>(kind) != OnnxKind::kTensor) return {};
+  if (Status s = ReadTensorShape(value, &seen->dtype, seen->dims, &seen->rank); !s.ok()) return s;
+  if (!CountBytes(seen->dtype, seen->dims, seen->rank, &seen->bytes) || DTypeBytes(seen->dtype) == 0) {
+    return {};
+  }
+  const OrtMemoryInfo* memory = nullptr;
+  if (Status s = ToStatus(ort.GetTensorMemoryInfo(value, &memory), Code::kRun); !s.ok()) return s;
+  int type = kOrtDeviceCpu;
+  ort.MemoryInfoGetDeviceType(memory, &type);
+  Status status =
+      ToStatus(ort.GetTensorMutableData(const_cast<OrtValue*>(value), &seen->data), Code::kRun);
+  seen->needed = seen->bytes;
+  const bool stands_in = options_.memory && device_->HasLeaseAt(seen->data);
+  if (type != kOrtDeviceCpu || stands_in) {
+    seen->where = Seen::Where::kDevice;
+  } else if (wanted_on_device) {
+    seen->where = Seen::Where::kHost;
+  }
+  return status;
+}
+
+Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph,
+                             Plan** out) {
+  std::vector<int64_t>& key = slot->key;
+  key.assign(1, graph);
+  auto name_of = [&](size_t i) {
+    return i < call.input_count ? call.input_names[i] : call.output_names[i - call.input_count];
+  };
+  for (size_t i = 0; i < seen.size(); ++i) {
+    const Seen& value = seen[i];
+    key.push_back(static_cast<int64_t>(reinterpret_cast<intptr_t>(name_of(i))));
+    key.push_back(static_cast<int64_t>(value.where));
+    if (value.where != Seen::Where::kHost) {
+      // A graph reads and writes where it did when it was captured.
+      key.push_back(graph ? static_cast<int64_t>(reinterpret_cast<intptr_t>(value.data)) : 0);
+      continue;
+    }
+    key.push_back(static_cast<int64_t>(value.rank));
+    key.insert(key.end(), value.dims, value.dims + value.rank);
+  }
+  auto found = slot->plans.find(key);
+  // Without the room for the call, the plan is of a smaller buffer.
+  bool grows = false;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    if (seen[i].where != Seen::Where::kHost) continue;
+    Ref<DeviceLease>& buffer = slot->buffers[name_of(i)];
+    if (buffer && buffer->bytes() >= seen[i].needed) continue;
+    // By doubling, so that a slot that sees larger and larger shapes moves a few times only.
+    const size_t bytes = std::max(seen[i].needed, buffer ? 2 * buffer->bytes() : 0);
+    Ref<DeviceLease> larger;
+    Status status = device_->Allocate(bytes, &larger);
+    if (!status.ok() && bytes > seen[i].needed) status = device_->Allocate(seen[i].needed, &larger);
+    if (!status.ok()) return status;
+    // Rows that fill up a batch hold numbers, whatever was there before.
+    status = device_->Clear(larger->data(), larger->bytes());
+    if (!status.ok()) return status;
+    buffer = std::move(larger);
+    grows = true;
+  }
+  if (grows) {
+    // All plans of the slot: few grow, and each has most values.
+    slot->plans.clear();
+    found = slot->plans.end();
+  }
+  if (found != slot->plans.end()) {
+    found->second.used = ++slot->runs;
+    *out = &found->second;
+    return {};
+  }
+  Plan plan;
+  plan.graph = graph;
+  plan.used = ++slot->runs;
+  if (Status s = MakeRunOptions(&plan.options); !s.ok()) return s;
+  Status status;
+  auto configure = [&](const char* name, const std::string& value) {
+    if (status.ok()) {
+      status = ToStatus(ort.AddRunConfigEntry(plan.options.get(), name, value.c_str()), Code::kRun);
+    }
+  };
+  if (options_.on_stream) configure(kDoNotSynchronize, "1");
+  if (options_.graphs) configure(kGraphId, graph ? std::to_string(++graphs_) : kNoGraph);
+  for (size_t i = 0; i < seen.size() && status.ok(); ++i) {
+    OrtValue* value = nullptr;
+    if (seen[i].where == Seen::Where::kHost) {
+      status = MakeTensor(memory(), seen[i].dtype, seen[i].dims, seen[i].rank,
+                          slot->buffers[name_of(i)]->data(), seen[i].needed, &value);
+      plan.owned.emplace_back(value);
+    }
+    (i < call.input_count ? plan.inputs : plan.outputs).push_back(value);
+  }
+  if (!status.ok()) return status;
+  if (slot->plans.size() >= kMaxPlans) {
+    auto oldest = slot->plans.end();
+    for (auto it = slot->plans.begin(); it != slot->plans.end(); ++it) {
+      if (it->second.graph) continue;
+      if (oldest == slot->plans.end() || it->second.used < oldest->second.used) oldest = it;
+    }
+    if (oldest != slot->plans.end()) slot->plans.erase(oldest);
+  }
+  *out = &(slot->plans[key] = std::move(plan));
+  return {};
+}
+
+Status DeviceRunner::CopyIn(Slot* slot, const RunCall& call, const std::vector<Seen>& seen,
+                            size_t* bytes, size_t* copies) {
+  for (size_t i = 0; i < call.input_count; ++i) {
+    if (seen[i].where != Seen::Where::kHost || seen[i].bytes == 0) continue;
+    int error = 0;
+    if (*copies == 0) error = cuda_->event_record(slot->in_start, slot->in);
+    if (error == 0) {
+      error = cuda_->copy(slot->buffers[call.input_names[i]]->data(), seen[i].data, seen[i].bytes,
+                          kCudaCopyToDevice, slot->in);
+    }
+    if (error != 0) return CudaStatus(cuda_, error, Code::kRun, "copy to the GPU");
+    ++*copies;
+    *bytes += seen[i].bytes;
+  }
+  if (*copies == 0) return {};
+  return CudaStatus(cuda_, cuda_->event_record(slot->in_end, slot->in), Code::kRun, "copy to the GPU");
+}
+
+Status DeviceRunner::CopyOut(Slot* slot, const RunCall& call, const std::vector<Seen>& seen,
+                             size_t* bytes, size_t* copies) {
+  for (size_t i = call.input_count; i < seen.size(); ++i) {
+    if (seen[i].where != Seen::Where::kHost || seen[i].bytes == 0) continue;
+    const char* name = call.output_names[i - call.input_count];
+    int error = 0;
+    if (*copies == 0) error = cuda_->event_record(slot->out_start, slot->out);
+    if (error == 0) {
+      error = cuda_->copy(seen[i].data, slot->buffers[name]->data(), seen[i].bytes, kCudaCopyToHost,
+                          slot->out);
+    }
+    if (error != 0) return CudaStatus(cuda_, error, Code::kRun, "copy from the GPU");
+    ++*copies;
+    *bytes += seen[i].bytes;
+  }
+  if (*copies == 0) return {};
+  return CudaStatus(cuda_, cuda_->event_record(slot->out_end, slot->out), Code::kRun,
+                    "copy from the GPU");
+}
+
+Status DeviceRunner::Wait(CudaEvent event) {
+  const int64_t until = NowNs() + kSpinNs;
+  do {
+    const int error = cuda_->event_query(event);
+    if (error != kCudaNotReady) return CudaStatus(cuda_, error, Code::kRun, "the GPU failed");
+    for (int i = 0; i < 16; ++i) CpuRelax();
+  } while (NowNs() < until);
+  return CudaStatus(cuda_, cuda_->event_synchronize(event), Code::kRun, "the GPU failed");
+}
+
+int64_t DeviceRunner::Elapsed(CudaEvent start, CudaEvent end) {
+  float ms = 0;
+  return cuda_->event_elapsed(&ms, start, end) == 0 ? static_cast<int64_t>(ms * 1e6f) : 0;
+}
+
+OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call,
+                               uint32_t graph_rows) {
+  std::vector<Seen> seen(call.input_count + call.output_count);
+  auto is_on_host = [this](const char* name) {
+    return std::find(on_host_.begin(), on_host_.end(), name) != on_host_.end();
+  };
+  for (size_t i = 0; i < seen.size(); ++i) {
+    const bool is_input = i < call.input_count;
+    const OrtValue* value = is_input ? call.inputs[i] : call.outputs[i - call.input_count];
+    const char* name = is_input ? call.input_names[i] : call.output_names[i - call.input_count];
+    // What ONNX Runtime allocates, it copies.
+    if (!value) return RunDirect(options, call);
+    if (Status s = Look(value, !is_on_host(name), &seen[i]); !s.ok()) return ToOrt(s);
+  }
+
+  // A replay looks at no value that it is given: what lies elsewhere would stay as it was.
+  bool may_capture = options_.graphs && slot->owner == std::this_thread::get_id();
+  for (const Seen& value : seen) may_capture &= value.where != Seen::Where::kOther;
+  bool graph = may_capture && call.fixed;
+  if (may_capture && graph_rows) {
+    bool fills = true;
+    // Only what the runner copies may be filled up.
+    for (const Seen& value : seen) fills &= value.where == Seen::Where::kHost && value.rank > 0;
+    graph |= fills;
+    for (Seen& value : seen) {
+      if (!fills) break;
+      value.needed = value.bytes / call.rows * graph_rows;
+      value.dims[0] = graph_rows;
+    }
+  }
+
+  Status status = CudaStatus(cuda_, cuda_->set_device(device_->id()), Code::kRun, "cannot use the GPU");
+  Plan* plan = nullptr;
+  if (status.ok()) status = PlanFor(slot, call, seen, graph, &plan);
+  if (!status.ok()) return ToOrt(status);
+
+  slot->inputs.clear();
+  slot->outputs.clear();
+  for (size_t i = 0; i < call.input_count; ++i) {
+    slot->inputs.push_back(plan->inputs[i] ? plan->inputs[i] : call.inputs[i]);
+  }
+  for (size_t i = 0; i < call.output_count; ++i) {
+    slot->outputs.push_back(plan->outputs[i] ? plan->outputs[i] : call.outputs[i]);
+  }
+  std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
+  std::unique_lock<std::shared_mutex> capture(CudaCaptureMutex(), std::defer_lock);
+  graph && !plan->captured ? capture.lock() : no_capture.lock();
+  size_t in_copies = 0, in_bytes = 0, out_copies = 0, out_bytes = 0;
+  OrtStatus* failed = nullptr;
+  status = CopyIn(slot, call, seen, &in_bytes, &in_copies);
+  auto run = [&](const OrtRunOptions* how) {
+    failed = ort.Run(session_, how, call.input_names, slot->inputs.data(), call.input_count,
+                     call.output_names, call.output_count, slot->outputs.data());
+    if (graph && !failed) plan->captured = true;
+  };
+  auto step = [&](int result, const char* what) {
+    if (status.ok()) status = CudaStatus(cuda_, result, Code::kRun, what);
+  };
+  if (options_.on_stream) {
+    if (status.ok()) {
+      std::lock_guard<std::mutex> lock(stream_mutex_);
+      if (in_copies) step(cuda_->stream_wait_event(stream_, slot->in_end, 0), "copy to the GPU");
+      const bool waits = !graph && slot->runs % kSynchronizeEvery == 0;
+      if (status.ok()) run(waits ? direct_options_.get() : plan->options.get());
+      step(cuda_->event_record(slot->ran, stream_), "run on the GPU");
+    }
+    if (status.ok() && !failed) {
+      step(cuda_->stream_wait_event(slot->out, slot->ran, 0), "copy from the GPU");
+    }
+  } else if (status.ok()) {
+    if (in_copies) status = Wait(slot->in_end);
+    if (status.ok()) run(options_.graphs ? plan->options.get() : options);
+  }
+  if (status.ok() && !failed) status = CopyOut(slot, call, seen, &out_bytes, &out_copies);
+  if (status.ok() && !failed) {
+    if (out_copies) {
+      status = Wait(slot->out_end);
+    } else if (options_.on_stream) {
+      status = Wait(slot->ran);
+    }
+  }
+  if (!status.ok() || failed) {
+    // Nothing may be under way on memory that the caller lets go.
+    for (CudaStream stream : {slot->in, stream_, slot->out}) {
+      if (stream) (void)cuda_->stream_synchronize(stream);
+    }
+    (void)cuda_->get_last_error();
+    return failed ? failed : ToOrt(status);
+  }
+  device_->CountRun(graph);
+  if (in_copies) device_->CountIn(in_copies, in_bytes, Elapsed(slot->in_start, slot->in_end));
+  if (out_copies) device_->CountOut(out_copies, out_bytes, Elapsed(slot->out_start, slot->out_end));
+  return nullptr;
+}
+
+}  // namespace tercel

@@ -1,0 +1,94 @@
+#include "gpu_placement.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+
+namespace tercel {
+
+namespace {
+
+bool IsProvider(const std::string& name, const std::string& which) {
+  std::string lower = name;
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower == which || lower == which + "executionprovider";
+}
+
+bool IsGpu(const std::string& name) { return IsProvider(name, "cuda") || IsProvider(name, "tensorrt"); }
+
+const std::string* Find(const ProviderOptions& provider, const std::string& key) {
+  for (const auto& [name, value] : provider.options) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+bool IsOn(const std::string* value) {
+  return value && (*value == "1" || *value == "true" || *value == "True");
+}
+
+}  // namespace
+
+bool UsesGpu(const std::vector<std::string>& providers) {
+  return std::any_of(providers.begin(), providers.end(), IsGpu);
+}
+
+Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
+  std::string device_id;
+  DeviceRunnerOptions how;
+  how.slots = options->gpu.slots + 1;  // one for who runs on a thread of its own
+  how.on_stream = true;
+  bool any = false;
+  for (const ProviderOptions& provider : options->providers) {
+    if (!IsGpu(provider.name)) continue;
+    const std::string* id = Find(provider, "device_id");
+    const std::string own = id ? *id : "0";
+    if (any && own != device_id) {
+      return Status::InvalidInput("providers of one model on two GPUs: device_id " + device_id +
+                                  " and " + own);
+    }
+    device_id = own;
+    any = true;
+    // Whose stream it is knows what is on it.
+    if (Find(provider, "user_compute_stream")) how.on_stream = false;
+    if (IsOn(Find(provider, "trt_cuda_graph_enable"))) {
+      return Status::InvalidInput(
+          "trt_cuda_graph_enable: TensorRT's provider replays its one graph whatever the shapes and "
+          "addresses of a run are, so a server's results would be wrong; CUDA's provider has graphs by "
+          "batch size (enable_cuda_graph)");
+    }
+    how.graphs |= IsOn(Find(provider, "enable_cuda_graph"));
+  }
+  if (!any || options->gpu.slots <= 0) {
+    if (how.graphs) {
+      return Status::InvalidInput(
+          "enable_cuda_graph needs slots of our own (gpu.slots above 0): a "
+          "graph reads and writes where it did when it was captured");
+    }
+    return {};
+  }
+  if (how.graphs && !how.on_stream) {
+    return Status::InvalidInput("enable_cuda_graph and user_compute_stream exclude each other here");
+  }
+  char* end = nullptr;
+  const long id = std::strtol(device_id.c_str(), &end, 10);
+  if (device_id.empty() || *end != 0 || id < 0 || id > 0xffff) {
+    return Status::InvalidInput("device_id: expected a whole number, got \"" + device_id + "\"");
+  }
+  Device* device = nullptr;
+  out->needs_runner = how.graphs;
+  out->unopened = Device::Get(static_cast<int>(id), &device);
+  if (out->unopened.ok()) out->unopened = DeviceRunner::Create(device, how, &out->runner);
+  if (!out->unopened.ok() || !how.on_stream) return {};
+  const std::string stream = std::to_string(reinterpret_cast<uintptr_t>(out->runner->stream()));
+  for (ProviderOptions& provider : options->providers) {
+    if (!IsGpu(provider.name)) continue;
+    // Both, and in one call: the CUDA provider reads the second only where the first is there.
+    provider.options.emplace_back("has_user_compute_stream", "1");
+    provider.options.emplace_back("user_compute_stream", stream);
+  }
+  return {};
+}
+
+}  // namespace tercel

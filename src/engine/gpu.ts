@@ -1,0 +1,137 @@
+// How a model runs on a GPU: options checked, and written out for the providers and the scheduler.
+import { InvalidInputError } from '../errors.js';
+import type { NativeLoadOptions } from '../native.js';
+import type { BatchingOptions, GpuOptions, ModelOptions } from '../types.js';
+
+const DEFAULT_SLOTS = 2;
+
+type Provider = NativeLoadOptions['providers'][number];
+
+const isCuda = (name: string): boolean => /^cuda(executionprovider)?$/i.test(name);
+const isTensorRt = (name: string): boolean => /^tensorrt(executionprovider)?$/i.test(name);
+
+/** Whether one of a model's providers is CUDA's or TensorRT's. */
+export function usesGpu(providers: readonly string[]): boolean {
+  return providers.some((name) => isCuda(name) || isTensorRt(name));
+}
+
+const arenaStrategies = {
+  'same-as-requested': 'kSameAsRequested',
+  'next-power-of-two': 'kNextPowerOfTwo',
+} as const;
+const precisions = ['fp32', 'fp16', 'bf16', 'int8'] as const;
+
+function fail(name: string, expected: string, got: unknown): never {
+  throw new InvalidInputError(
+    `option "gpu.${name}": expected ${expected}, got ${JSON.stringify(got) ?? typeof got}`,
+  );
+}
+
+function whole(name: string, value: unknown, least: number, most: number): void {
+  if (value === undefined) return;
+  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most) {
+    fail(name, `a whole number of ${least} or more`, value);
+  }
+}
+
+/** @throws InvalidInputError naming the option and what was expected */
+export function checkGpu(gpu: GpuOptions | undefined): void {
+  if (gpu === undefined) return;
+  const known = [
+    'device',
+    'memoryLimit',
+    'arenaStrategy',
+    'slots',
+    'graphs',
+    'precision',
+    'engineCache',
+    'standIn',
+  ];
+  for (const key of Object.keys(gpu)) {
+    if (!known.includes(key)) {
+      throw new InvalidInputError(
+        `option "gpu.${key}" does not exist; the options are ${known.slice(0, -1).join(', ')}`,
+      );
+    }
+  }
+  whole('device', gpu.device, 0, 0xffff);
+  whole('memoryLimit', gpu.memoryLimit, 1, Number.MAX_SAFE_INTEGER);
+  whole('slots', gpu.slots, 0, 64);
+  const { arenaStrategy, precision, graphs, engineCache } = gpu;
+  if (arenaStrategy !== undefined && !(arenaStrategy in arenaStrategies)) {
+    fail('arenaStrategy', Object.keys(arenaStrategies).join(' or '), arenaStrategy);
+  }
+  if (precision !== undefined && !precisions.includes(precision)) {
+    fail('precision', precisions.join(', '), precision);
+  }
+  if (graphs !== undefined && typeof graphs !== 'boolean') {
+    if (!Array.isArray(graphs) || graphs.length === 0) {
+      fail('graphs', 'true, false or an array of batch sizes', graphs);
+    }
+    for (const size of graphs as readonly unknown[]) whole('graphs', size, 1, 0x7fffffff);
+  }
+  if (gpu.slots === 0 && graphs) fail('graphs', 'false where slots is 0', graphs);
+  if (
+    engineCache !== undefined &&
+    engineCache !== false &&
+    (typeof engineCache !== 'string' || engineCache === '')
+  ) {
+    fail('engineCache', 'a folder or false', engineCache);
+  }
+}
+
+/** Adds what the options say and the provider was not told by its own name. */
+export function gpuProvider(provider: Provider, gpu: GpuOptions): Provider {
+  const own: Record<string, string> = {};
+  const cuda = isCuda(provider.name);
+  const tensorRt = isTensorRt(provider.name);
+  if (cuda || tensorRt) {
+    if (gpu.device !== undefined) own['device_id'] = String(gpu.device);
+  }
+  if (cuda) {
+    if (gpu.memoryLimit !== undefined) own['gpu_mem_limit'] = String(gpu.memoryLimit);
+    if (gpu.arenaStrategy) own['arena_extend_strategy'] = arenaStrategies[gpu.arenaStrategy];
+    if (gpu.graphs) own['enable_cuda_graph'] = '1';
+  }
+  if (tensorRt && gpu.precision && gpu.precision !== 'fp32') {
+    own[`trt_${gpu.precision}_enable`] = '1';
+  }
+  const { options } = provider;
+  const given = new Set(options.filter((_, i) => i % 2 === 0));
+  const added = Object.entries(own).filter(([key]) => !given.has(key));
+  return added.length > 0
+    ? { name: provider.name, options: [...options, ...added.flat()] }
+    : provider;
+}
+
+/** What native code wants to know besides the providers' options. */
+export function gpuLoadOptions(
+  options: ModelOptions,
+): Pick<NativeLoadOptions, 'lanesGiven' | 'gpuSlots' | 'gpuStandIn' | 'gpuStandInGraphs'> {
+  const gpu: GpuOptions & { standIn?: boolean } = options.gpu ?? {};
+  return {
+    lanesGiven: options.lanes !== undefined,
+    gpuSlots: gpu.slots ?? DEFAULT_SLOTS,
+    gpuStandIn: gpu.standIn ?? false,
+    gpuStandInGraphs: Boolean(gpu.graphs),
+  };
+}
+
+/** Lanes of a model on a GPU, unless told otherwise: as many runs as are in flight. */
+export function gpuLanes(gpu: GpuOptions | undefined): number {
+  return Math.max(1, gpu?.slots ?? DEFAULT_SLOTS);
+}
+
+/** Powers of two up to `maxBatch`, and the preferred sizes: what batches the scheduler will form. */
+export function bucketSizes({ maxBatch = 1, preferredSizes = [] }: BatchingOptions): number[] {
+  const sizes = new Set([1, maxBatch, ...preferredSizes]);
+  for (let size = 2; size < maxBatch; size *= 2) sizes.add(size);
+  return [...sizes].sort((a, b) => a - b);
+}
+
+/** The batches that get a graph. */
+export function graphRows(gpu: GpuOptions | undefined, batching: BatchingOptions): number[] {
+  const graphs = gpu?.graphs ?? false;
+  if (graphs === false) return [];
+  return graphs === true ? bucketSizes(batching) : [...graphs].sort((a, b) => a - b);
+}

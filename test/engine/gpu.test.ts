@@ -1,0 +1,190 @@
+// Models on a GPU, as far as they can be tested without one: the CPU's session is run as if it were on
+// the GPU of a CUDA runtime that has the host's memory. What a GPU computes is another matter.
+import {
+  configure,
+  createEngine,
+  DeviceTensor,
+  InvalidInputError,
+  loadModel,
+  stats,
+  type DeviceStats,
+  type GpuOptions,
+  type Tensor,
+} from 'tercel';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { benchModel } from '../../models/generate.js';
+import { fakeCuda, fakeCudaFolder, inProcess } from '../support/process.js';
+
+const tiny = benchModel('tiny');
+const mlp = benchModel('mlp');
+/** As on a GPU: for tests only, and not among the declared options. */
+const onGpu = (gpu: GpuOptions = {}): { gpu: GpuOptions } => ({
+  gpu: { ...gpu, standIn: true } as GpuOptions,
+});
+const rows = (...values: number[]): Tensor => ({
+  dtype: 'float32',
+  shape: [values.length, 4],
+  data: Float32Array.from(values.flatMap((value) => [value, 0, 0, 0])),
+});
+const device = (): DeviceStats => stats().devices[0]!;
+/** What the tiny model adds to the first column. */
+let weight: number;
+const plusWeight = (value: number): number => Math.fround(value + weight);
+
+describe.skipIf(process.platform !== 'linux')('a model on a GPU', () => {
+  beforeAll(async () => {
+    configure({ arena: { pin: fakeCuda } });
+    await using model = await loadModel(tiny);
+    weight = (model.runSync({ x: rows(0) })['y']!.data as Float32Array)[0]!;
+  });
+
+  it('gives what it gives elsewhere, and says what was copied', async () => {
+    await using model = await loadModel(tiny, onGpu());
+    expect(model.onGpu).toBe(true);
+    const first = (await model.run({ x: rows(3) }))['y'] as Tensor<'float32'>;
+    expect(first.data[0]).toBe(plusWeight(3));
+    const before = device();
+    const results = await Promise.all(
+      Array.from({ length: 50 }, (_, i) => model.run({ x: rows(i, i + 1) })),
+    );
+    results.forEach(({ y }, i) => {
+      expect((y!.data as Float32Array)[4]).toBe(plusWeight(i + 1));
+    });
+    const synchronous = model.runSync({ x: rows(7) })['y'] as Tensor<'float32'>;
+    expect(synchronous.data[0]).toBe(plusWeight(7));
+    const after = device();
+    expect(after).toMatchObject({ device: 0, capability: '8.6', pciBusId: '0000:01:00.0' });
+    expect(after.totalBytes).toBe(8 * 2 ** 30);
+    expect(after.runs - before.runs).toBe(51);
+    expect(after.copiesIn.bytes - before.copiesIn.bytes).toBe(50 * 32 + 16);
+    expect(after.copiesOut.bytes - before.copiesOut.bytes).toBe(50 * 32 + 16);
+    expect(after.copiesIn.us).toBeGreaterThan(before.copiesIn.us);
+    expect(model.stats().lanes).toBe(2);
+  });
+
+  it('is warmed on each lane, with a graph for each size of batch', async () => {
+    await using engine = createEngine();
+    const before = device();
+    const { model } = await engine.load('tiny', tiny, {
+      batching: { maxBatch: 8 },
+      ...onGpu({ graphs: true, slots: 3 }),
+    });
+    // 1, 2, 4 and 8 rows on three lanes.
+    expect(device().graphRuns - before.graphRuns).toBeGreaterThanOrEqual(12);
+    expect(model.stats().lanes).toBe(3);
+    const warmed = device();
+    const results = await Promise.all(
+      Array.from({ length: 200 }, (_, i) => engine.infer('tiny', { x: rows(i) })),
+    );
+    results.forEach(({ y }, i) => expect((y!.data as Float32Array)[0]).toBe(plusWeight(i)));
+    const after = device();
+    expect(after.graphRuns - warmed.graphRuns).toBe(after.runs - warmed.runs);
+    expect(after.runs - warmed.runs).toBeLessThan(200);
+  });
+
+  it('measures whether batches pay', async () => {
+    await using engine = createEngine();
+    const { model } = await engine.load('mlp', mlp, onGpu());
+    expect(model.stats().batching.maxBatch).toBeGreaterThan(0);
+    const x: Tensor = { dtype: 'float32', shape: [1, 784], data: new Float32Array(784) };
+    const expected = model.runSync({ x })['y']!.data as Float32Array;
+    const results = await Promise.all(Array.from({ length: 64 }, () => engine.infer('mlp', { x })));
+    for (const { y } of results) {
+      (y!.data as Float32Array).forEach((value, i) => expect(value).toBeCloseTo(expected[i]!, 4));
+    }
+  });
+
+  it('keeps what a binding asks for on the device, and hands it on', async () => {
+    await using model = await loadModel(tiny, onGpu());
+    using one = model.bind({ x: [2, 4] }, { onDevice: ['y'] });
+    const y = one.onDevice['y']!;
+    expect(y).toBeInstanceOf(DeviceTensor);
+    expect(one.outputs['y']).toBeUndefined();
+    expect({ dtype: y.dtype, shape: y.shape, device: y.device }).toEqual({
+      dtype: 'float32',
+      shape: [2, 4],
+      device: 0,
+    });
+    (one.inputs['x']!.data as Float32Array)[4] = 5;
+    const copied = device().copiesOut.bytes;
+    one.runSync();
+    await one.run();
+    // The second model reads where the first one wrote.
+    using two = model.bind({ x: y });
+    two.runSync();
+    expect(device().copiesOut.bytes - copied).toBe(32);
+    expect((two.outputs['y']!.data as Float32Array)[4]).toBe(plusWeight(plusWeight(5)));
+    expect(((await y.read()) as Tensor<'float32'>).data[4]).toBe(plusWeight(5));
+    await y.write(Float32Array.from([1, 0, 0, 0, 2, 0, 0, 0]));
+    two.runSync();
+    expect((two.outputs['y']!.data as Float32Array)[4]).toBe(plusWeight(2));
+    y.writeSync(new Float32Array(8).fill(3));
+    const read = new Float32Array(8);
+    y.readSync(read);
+    expect(read).toEqual(new Float32Array(8).fill(3));
+    await expect(y.write(new Float32Array(7))).rejects.toThrow(
+      'write: expected a typed array of 32 bytes (float32[2,4]), got 28 bytes',
+    );
+    expect(() => y.readSync('x' as unknown as Float32Array)).toThrow(InvalidInputError);
+  });
+
+  it('refuses what cannot be bound', async () => {
+    await using cpu = await loadModel(tiny);
+    await using model = await loadModel(tiny, onGpu());
+    await using other = await loadModel(mlp, onGpu());
+    expect(() => cpu.bind({ x: [1, 4] }, { onDevice: ['y'] })).toThrow(
+      'output "y" cannot stay on a GPU: the model does not run on one',
+    );
+    expect(() => model.bind({ x: [1, 4] }, { onDevice: ['z'] })).toThrow(
+      'bind: "z" is no input or output',
+    );
+    using bound = model.bind({ x: [1, 4] }, { onDevice: ['y'] });
+    expect(() => other.bind({ x: bound.onDevice['y']! })).toThrow(/input "x": expected .*784/);
+  });
+
+  it('gives its memory back when it is closed', async () => {
+    const before = device().reservedBytes;
+    for (let i = 0; i < 5; i++) {
+      const model = await loadModel(tiny, onGpu());
+      await model.run({ x: rows(...new Array<number>(1000).fill(1)) });
+      await model.close();
+    }
+    expect(device().reservedBytes).toBeLessThanOrEqual(before);
+  });
+});
+
+describe('options for a GPU', () => {
+  it.each([
+    [{ device: -1 }, 'option "gpu.device": expected a whole number of 0 or more, got -1'],
+    [{ slots: 0, graphs: true }, 'option "gpu.graphs": expected false where slots is 0'],
+    [{ graphs: [] }, 'option "gpu.graphs": expected true, false or an array of batch sizes'],
+    [{ graphs: [0] }, 'option "gpu.graphs": expected a whole number of 1 or more, got 0'],
+    [{ arenaStrategy: 'best' }, 'expected same-as-requested or next-power-of-two, got "best"'],
+    [{ precision: 'fp8' }, 'option "gpu.precision": expected fp32, fp16, bf16, int8, got "fp8"'],
+    [{ engineCache: true }, 'option "gpu.engineCache": expected a folder or false, got true'],
+    [{ memory: 1 }, 'option "gpu.memory" does not exist; the options are device, memoryLimit,'],
+  ])('%j is refused', async (gpu, message) => {
+    await expect(loadModel(tiny, { gpu: gpu as GpuOptions })).rejects.toThrow(message);
+  });
+});
+
+it.skipIf(process.platform !== 'linux')('the driver is asked what the GPU does', () => {
+  const said = inProcess(
+    `
+      tercel.configure({ arena: { pin: true } });
+      const model = await tercel.loadModel(${JSON.stringify(tiny)}, { gpu: { standIn: true } });
+      model.runSync({ x: { dtype: 'float32', shape: [1, 4], data: new Float32Array(4) } });
+      const { name, driver, utilization, memoryUtilization, watts, celsius } = tercel.stats().devices[0];
+      console.log(JSON.stringify({ name, driver, utilization, memoryUtilization, watts, celsius }));
+    `,
+    { LD_LIBRARY_PATH: fakeCudaFolder },
+  );
+  expect(said).toEqual({
+    name: 'Fake GPU',
+    driver: '999.1',
+    utilization: 0.75,
+    memoryUtilization: 0.25,
+    watts: 123.5,
+    // It has no sensor: `celsius` is left out.
+  });
+});
