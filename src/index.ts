@@ -4,7 +4,15 @@ export { loadModel } from './engine/load.js';
 export { type OutputSelection } from './engine/marshal.js';
 export { Model, type Inputs } from './engine/model.js';
 export { type RunOptions, type RunSyncOptions } from './engine/run-options.js';
-export { allocate, availableProviders, configure, stats, trim } from './engine/runtime.js';
+export {
+  allocate,
+  availableProviders,
+  configure,
+  providerDevices,
+  registerProvider,
+  stats,
+  trim,
+} from './engine/runtime.js';
 export * from './errors.js';
 export {
   type DataByDType,
@@ -23,6 +31,7 @@ export type {
   ModelOptions,
   ModelStats,
   PadRule,
+  ProviderDevice,
   ProviderSpec,
   RuntimeOptions,
   ValueMetadata,

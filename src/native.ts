@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { errorFromNative, ModelError } from './errors.js';
+import type { ProviderDevice } from './types.js';
 
 /** A declared type as the addon describes it. */
 export interface NativeType {
@@ -126,7 +127,7 @@ export interface NativeLoadOptions {
   /** Flat: key, value, key, value. */
   freeDimensions: string[];
   config: string[];
-  providers: { name: string; options: string[] }[];
+  providers: { name: string; options: string[]; library: string; device: number }[];
   fallback: boolean;
   optimizedModelPath: string;
   profilePrefix: string;
@@ -223,6 +224,10 @@ export interface NativeAddon {
   detachShared(buffer: ArrayBuffer): void;
   stats(): Record<string, unknown>;
   providers(): string[];
+  /** By an absolute path. */
+  registerProvider(path: string): void;
+  /** Of one library, or with '' of all. */
+  providerDevices(path: string): ProviderDevice[];
   trim(): void;
   /** Sets (0: only asks) how many compute threads run at once; returns the number. */
   setComputeThreads(threads: number): number;

@@ -12,6 +12,7 @@
 #include "json.h"
 #include "measure.h"
 #include "profile.h"
+#include "provider_plugins.h"
 #include "read.h"
 #include "shared_memory.h"
 #include "tasks.h"
@@ -193,6 +194,47 @@ napi_value Providers(napi_env env, napi_callback_info info) {
   return status.ok() ? MakeStringArray(env, names) : self->Throw(status);
 }
 
+// registerProvider(path): its library becomes known, by an absolute path
+napi_value RegisterProvider(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  const Status status = RegisterProviderLibrary(self->runtime()->env(),
+                                                Napi::Value(env, args[0]).ToString().Utf8Value());
+  return status.ok() ? Undefined(env) : self->Throw(status);
+}
+
+// providerDevices(path): what the library offers, or with "" all do
+napi_value ListProviderDevices(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  std::vector<ProviderDevice> devices;
+  const Status status = ProviderDevices(
+      self->runtime()->env(), Napi::Value(env, args[0]).ToString().Utf8Value(), &devices);
+  if (!status.ok()) return self->Throw(status);
+  static const char* const kTypes[] = {"cpu", "gpu", "npu"};
+  Napi::Array list = Napi::Array::New(env, devices.size());
+  for (uint32_t i = 0; i < devices.size(); ++i) {
+    const ProviderDevice& device = devices[i];
+    Napi::Object object = Napi::Object::New(env);
+    auto pairs = [env](const auto& from) {
+      Napi::Object to = Napi::Object::New(env);
+      for (const auto& [key, value] : from) to[key] = Napi::String::New(env, value);
+      return to;
+    };
+    const auto type = static_cast<size_t>(device.type);
+    object["provider"] = Napi::String::New(env, device.provider);
+    object["vendor"] = Napi::String::New(env, device.vendor);
+    object["type"] = Napi::String::New(env, type < 3 ? kTypes[type] : "other");
+    object["hardwareVendor"] = Napi::String::New(env, device.hardware_vendor);
+    object["vendorId"] = Napi::Number::New(env, device.vendor_id);
+    object["deviceId"] = Napi::Number::New(env, device.device_id);
+    object["metadata"] = pairs(device.metadata);
+    object["options"] = pairs(device.options);
+    list[i] = object;
+  }
+  return list;
+}
+
 // setComputeThreads(n): runnable at once, over all models; returns the number now (0 only asks)
 napi_value SetComputeThreads(napi_env env, napi_callback_info info) {
   napi_value args[1];
@@ -243,6 +285,8 @@ napi_value Init(napi_env env, napi_value exports) {
       AddFunction(env, exports, "detachShared", DetachShared, self) &&
       AddFunction(env, exports, "stats", Stats, self) &&
       AddFunction(env, exports, "providers", Providers, self) &&
+      AddFunction(env, exports, "registerProvider", RegisterProvider, self) &&
+      AddFunction(env, exports, "providerDevices", ListProviderDevices, self) &&
       AddFunction(env, exports, "trim", Trim, self) &&
       AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
       AddFunction(env, exports, "setMeta", SetMeta, self) &&

@@ -52,7 +52,9 @@ ModelOptions ReadModelOptions(const Napi::Object& object) {
   const Napi::Array providers = object.Get("providers").As<Napi::Array>();
   for (uint32_t i = 0; i < providers.Length(); ++i) {
     const Napi::Object provider = Napi::Value(providers[i]).As<Napi::Object>();
-    options.providers.push_back({Text(provider, "name"), Pairs(provider.Get("options"))});
+    options.providers.push_back({Text(provider, "name"), Pairs(provider.Get("options")),
+                                 Text(provider, "library"),
+                                 static_cast<size_t>(Integer(provider, "device", 0))});
   }
   options.fallback = Flag(object, "fallback");
   options.optimized_path = Text(object, "optimizedModelPath");

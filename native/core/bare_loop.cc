@@ -23,13 +23,13 @@ int64_t ProcessCpuNs() {
 
 }  // namespace
 
-Status BareLoop::Make(const OrtEnv* env, const std::string& path, const ModelOptions& options,
+Status BareLoop::Make(OrtEnv* env, const std::string& path, const ModelOptions& options,
                       const std::vector<Input>& inputs, int loops, BareLoop* out) {
   ModelOptions bare = options;
   bare.memory = ModelOptions::Memory::kOrtArena;
   OrtPtr<OrtSessionOptions> session_options;
   std::vector<std::string> providers, warnings;
-  Status status = MakeSessionOptions(bare, &session_options, &providers, &warnings);
+  Status status = MakeSessionOptions(env, bare, &session_options, &providers, &warnings);
   if (!status.ok()) return status;
   OrtSession* session = nullptr;
   status =

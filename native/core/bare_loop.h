@@ -28,7 +28,7 @@ class BareLoop {
 
   // A session of its own over the file, with the options' threads, graph level and providers, and ONNX
   // Runtime's own arena; inputs and outputs fixed in a binding for each of `loops` threads.
-  static Status Make(const OrtEnv* env, const std::string& path, const ModelOptions& options,
+  static Status Make(OrtEnv* env, const std::string& path, const ModelOptions& options,
                      const std::vector<Input>& inputs, int loops, BareLoop* out);
 
   // Each thread runs until `duration_ns` has passed, and once at least; with one loop on the calling

@@ -15,7 +15,10 @@ bool IsProvider(const std::string& name, const std::string& which) {
   return lower == which || lower == which + "executionprovider";
 }
 
-bool IsGpu(const std::string& name) { return IsProvider(name, "cuda") || IsProvider(name, "tensorrt"); }
+// CUDA's provider as a plugin has a name of its own in some of its builds.
+bool IsGpu(const std::string& name) {
+  return IsProvider(name, "cuda") || IsProvider(name, "cudaplugin") || IsProvider(name, "tensorrt");
+}
 
 const std::string* Find(const ProviderOptions& provider, const std::string& key) {
   for (const auto& [name, value] : provider.options) {
@@ -84,8 +87,9 @@ Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
   const std::string stream = std::to_string(reinterpret_cast<uintptr_t>(out->runner->stream()));
   for (ProviderOptions& provider : options->providers) {
     if (!IsGpu(provider.name)) continue;
-    // Both, and in one call: the CUDA provider reads the second only where the first is there.
-    provider.options.emplace_back("has_user_compute_stream", "1");
+    // Both, and in one call: the CUDA provider reads the second only where the first is there. As a
+    // plugin it knows the second only.
+    if (provider.library.empty()) provider.options.emplace_back("has_user_compute_stream", "1");
     provider.options.emplace_back("user_compute_stream", stream);
   }
   return {};

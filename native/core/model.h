@@ -21,8 +21,12 @@ class Runtime;
 using StringPairs = std::vector<std::pair<std::string, std::string>>;
 
 struct ProviderOptions {
-  std::string name;  // "cpu", "cuda", "tensorrt", or a name that the library knows
+  std::string name;  // "cpu", "cuda", "tensorrt", or a name that the library or a plugin knows
   StringPairs options;
+  // Of a plugin: its library (an absolute path; empty where it is registered already), and which of the
+  // devices that it offers under the name.
+  std::string library;
+  size_t device = 0;
 };
 
 struct ModelOptions {

@@ -27,6 +27,9 @@ struct OrtOptionalTypeInfo;
 struct OrtModelMetadata;
 struct OrtCUDAProviderOptionsV2;
 struct OrtTensorRTProviderOptionsV2;
+struct OrtEpDevice;
+struct OrtHardwareDevice;
+struct OrtKeyValuePairs;
 
 struct OrtAllocator {
   uint32_t version;
@@ -177,6 +180,19 @@ enum class OnnxKind : int {
   X(273, SetDeterministicCompute, OrtStatus*, (OrtSessionOptions*, bool)) \
   X(279, AddExternalInitializersFromFilesInMemory, OrtStatus*, (OrtSessionOptions*, const char* const* names, char* const* buffers, const size_t* lengths, size_t count)) \
   X(293, SessionOptionsSetLoadCancellationFlag, OrtStatus*, (OrtSessionOptions*, bool cancel)) \
+  X(298, GetKeyValuePairs, void, (const OrtKeyValuePairs*, const char* const** keys, const char* const** values, size_t* count)) \
+  X(301, RegisterExecutionProviderLibrary, OrtStatus*, (OrtEnv*, const char* name, const char* path)) \
+  X(303, GetEpDevices, OrtStatus*, (const OrtEnv*, const OrtEpDevice* const** out, size_t* count)) \
+  X(304, AppendExecutionProviderV2, OrtStatus*, (OrtSessionOptions*, OrtEnv*, const OrtEpDevice* const* devices, size_t devices_count, const char* const* keys, const char* const* values, size_t count)) \
+  X(307, HardwareDeviceType, int, (const OrtHardwareDevice*)) \
+  X(308, HardwareDeviceVendorId, uint32_t, (const OrtHardwareDevice*)) \
+  X(309, HardwareDeviceVendor, const char*, (const OrtHardwareDevice*)) \
+  X(310, HardwareDeviceDeviceId, uint32_t, (const OrtHardwareDevice*)) \
+  X(312, EpDeviceEpName, const char*, (const OrtEpDevice*)) \
+  X(313, EpDeviceEpVendor, const char*, (const OrtEpDevice*)) \
+  X(314, EpDeviceEpMetadata, const OrtKeyValuePairs*, (const OrtEpDevice*)) \
+  X(315, EpDeviceEpOptions, const OrtKeyValuePairs*, (const OrtEpDevice*)) \
+  X(316, EpDeviceDevice, const OrtHardwareDevice*, (const OrtEpDevice*)) \
   X(380, SessionGetMemoryInfoForInputs, OrtStatus*, (const OrtSession*, const OrtMemoryInfo** out, size_t count)) \
   X(381, SessionGetMemoryInfoForOutputs, OrtStatus*, (const OrtSession*, const OrtMemoryInfo** out, size_t count)) \
   X(414, GetTensorElementTypeAndShapeDataReference, OrtStatus*, (const OrtValue*, int* type, const int64_t** dims, size_t* rank))

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "provider_plugins.h"
+
 namespace tercel {
 
 namespace {
@@ -62,11 +64,51 @@ const std::string* FindProvider(const std::vector<std::string>& available, const
   return nullptr;
 }
 
-Status AppendProvider(OrtSessionOptions* session, const std::vector<std::string>& available,
-                      const ProviderOptions& provider) {
+// Appends what a plugin offers under the provider's name. *found: whether one does.
+Status AppendPlugin(OrtSessionOptions* session, OrtEnv* env, const ProviderOptions& provider,
+                    bool* found) {
+  *found = false;
+  std::vector<ProviderDevice> devices, named;
+  if (!provider.library.empty()) {
+    if (Status s = RegisterProviderLibrary(env, provider.library); !s.ok()) return s;
+  }
+  // A library that knows no plugins has none.
+  if (!ProviderDevices(env, provider.library, &devices).ok()) return {};
+  std::vector<std::string> names;
+  for (const ProviderDevice& device : devices) names.push_back(device.provider);
+  const std::string* name = FindProvider(names, provider.name);
+  if (!name) {
+    if (provider.library.empty()) return {};
+    std::string offered;
+    for (const std::string& other : names) offered += (offered.empty() ? "" : ", ") + other;
+    return Status::Model("\"" + provider.library + "\" offers " +
+                         (offered.empty() ? "no device here" : "devices of " + offered));
+  }
+  *found = true;
+  for (ProviderDevice& device : devices) {
+    if (device.provider == *name) named.push_back(std::move(device));
+  }
+  if (provider.device >= named.size()) {
+    return Status::Model("it offers " + std::to_string(named.size()) +
+                         " devices, counted from 0: there is no " + std::to_string(provider.device));
+  }
+  const CStrings pairs(provider.options);
+  const OrtEpDevice* const chosen[] = {named[provider.device].handle};
+  return ToStatus(ort.AppendExecutionProviderV2(session, env, chosen, 1, pairs.keys.data(),
+                                                pairs.values.data(), pairs.keys.size()),
+                  Code::kModel);
+}
+
+Status AppendProvider(OrtSessionOptions* session, OrtEnv* env,
+                      const std::vector<std::string>& available, const ProviderOptions& provider) {
   const std::string* full = FindProvider(available, provider.name);
+  bool is_plugin = false;
   Status status;
-  if (!full) {
+  // A plugin that was named by its file goes before one of the library's of the same name.
+  if (!full || !provider.library.empty()) status = AppendPlugin(session, env, provider, &is_plugin);
+  if (!status.ok() || is_plugin) {
+    // It has said it.
+  } else if (!full) {
     std::string known;
     for (const std::string& name : available) known += (known.empty() ? "" : ", ") + name;
     status = Status::Model("this ONNX Runtime library was built without it; it knows " + known);
@@ -102,7 +144,7 @@ Status AvailableProviders(std::vector<std::string>* out) {
   return ToStatus(ort.ReleaseAvailableProviders(names, count), Code::kModel);
 }
 
-Status MakeSessionOptions(const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,
+Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,
                           std::vector<std::string>* providers, std::vector<std::string>* warnings) {
   OrtSessionOptions* raw = nullptr;
   if (Status s = ToStatus(ort.CreateSessionOptions(&raw), Code::kModel); !s.ok()) return s;
@@ -159,7 +201,7 @@ Status MakeSessionOptions(const ModelOptions& options, OrtPtr<OrtSessionOptions>
     const std::string name = Lower(provider.name);
     // The CPU provider is always there, last; naming it ends the list.
     if (name == "cpu" || name == "cpuexecutionprovider") break;
-    Status status = AppendProvider(raw, available, provider);
+    Status status = AppendProvider(raw, env, available, provider);
     if (status.ok()) {
       providers->push_back(provider.name);
     } else if (options.fallback) {

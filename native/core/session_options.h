@@ -10,7 +10,7 @@ namespace tercel {
 
 // `warnings` gets a line for each provider passed over because of `fallback`; `providers` the names of
 // those that the session will use, in order.
-Status MakeSessionOptions(const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,
+Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,
                           std::vector<std::string>* providers, std::vector<std::string>* warnings);
 
 }  // namespace tercel

@@ -18,8 +18,14 @@ function print(diagnosis: Diagnosis): void {
         ? 'GPUs: no NVIDIA driver'
         : `GPUs: driver ${driver}, and nvidia-smi lists none`,
   );
-  for (const { name, loads, error, missing } of providers) {
+  for (const { name, loads, devices = [], error, missing } of providers) {
     console.log(`\n${name.padEnd(10)} ${loads ? 'loads' : 'does not load'}`);
+    for (const { provider, type, hardwareVendor, metadata } of devices) {
+      const version = metadata['version'] ? ` ${metadata['version']}` : '';
+      console.log(
+        `  offers   ${type} of ${hardwareVendor || 'unknown make'}: ${provider}${version}`,
+      );
+    }
     for (const { what, remedy } of missing) console.log(`  missing  ${what}\n           ${remedy}`);
     if (error !== undefined) console.log(`  it said  ${error.split('\n')[0]!}`);
   }
@@ -33,7 +39,7 @@ export function doctorCommand(): Command {
     .description('Tell which execution providers load here, and what the others lack')
     .argument(
       '[providers...]',
-      'those to try (default: all that the ONNX Runtime library knows); the exit code is 1 where one does not load',
+      'those to try, or libraries of plugin providers by their paths (default: all that the ONNX Runtime library knows); the exit code is 1 where one does not load',
     )
     .option('--json', 'print JSON')
     .action(async (names: string[], { json }: { json?: boolean }) => {

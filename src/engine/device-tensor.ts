@@ -51,7 +51,7 @@ export class DeviceTensor {
       (result) => result as ArrayBuffer,
     );
     const data = viewOf(this.dtype as Exclude<DType, 'string'>, buffer);
-    return { dtype: this.dtype, shape: this.shape, data } as Tensor;
+    return { dtype: this.dtype, shape: this.shape, data };
   }
 
   /**

@@ -7,7 +7,7 @@ const DEFAULT_SLOTS = 2;
 
 type Provider = NativeLoadOptions['providers'][number];
 
-const isCuda = (name: string): boolean => /^cuda(executionprovider)?$/i.test(name);
+const isCuda = (name: string): boolean => /^cuda(plugin)?(executionprovider)?$/i.test(name);
 const isTensorRt = (name: string): boolean => /^tensorrt(executionprovider)?$/i.test(name);
 
 /** Whether one of a model's providers is CUDA's or TensorRT's. */
@@ -99,9 +99,7 @@ export function gpuProvider(provider: Provider, gpu: GpuOptions): Provider {
   const { options } = provider;
   const given = new Set(options.filter((_, i) => i % 2 === 0));
   const added = Object.entries(own).filter(([key]) => !given.has(key));
-  return added.length > 0
-    ? { name: provider.name, options: [...options, ...added.flat()] }
-    : provider;
+  return added.length > 0 ? { ...provider, options: [...options, ...added.flat()] } : provider;
 }
 
 /** What native code wants to know besides the providers' options. */

@@ -1,6 +1,7 @@
 // loadModel: options checked and written out for the addon.
 import { realpathSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { resolve as absolute } from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
@@ -93,9 +94,16 @@ function flat(record: Record<string, string | number | boolean> | undefined): st
 }
 
 function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
-  const { name, options } = (typeof spec === 'string' ? { name: spec } : (spec ?? {})) as {
+  const {
+    name,
+    options,
+    library,
+    device = 0,
+  } = (typeof spec === 'string' ? { name: spec } : (spec ?? {})) as {
     name?: unknown;
     options?: Record<string, string>;
+    library?: unknown;
+    device?: unknown;
   };
   if (typeof name !== 'string' || name === '') {
     throw new InvalidInputError(
@@ -109,7 +117,22 @@ function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
       );
     }
   }
-  return { name, options: flat(options) };
+  if (library !== undefined && (typeof library !== 'string' || library === '')) {
+    throw new InvalidInputError(
+      `option "providers": ${name}.library: expected a path, got ${show(library)}`,
+    );
+  }
+  if (!wholeFrom(0)(device)) {
+    throw new InvalidInputError(
+      `option "providers": ${name}.device: expected a whole number of 0 or more, got ${show(device)}`,
+    );
+  }
+  return {
+    name,
+    options: flat(options),
+    library: library === undefined ? '' : absolute(library),
+    device: device as number,
+  };
 }
 
 /** The options as the addon takes them, with the defaults. @internal */

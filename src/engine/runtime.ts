@@ -12,7 +12,7 @@ import {
   type DType,
   type Tensor,
 } from '../tensor.js';
-import type { EngineStats, LogLevel, RuntimeOptions } from '../types.js';
+import type { EngineStats, LogLevel, ProviderDevice, RuntimeOptions } from '../types.js';
 
 const require = createRequire(import.meta.url);
 
@@ -168,4 +168,26 @@ export function trim(): void {
 export function availableProviders(): string[] {
   startRuntime();
   return native.providers();
+}
+
+/**
+ * Makes the execution providers of a plugin library known to the process (ONNX Runtime's
+ * RegisterExecutionProviderLibrary, 1.23 and newer), for as long as it lives: their names can then be among
+ * a model's `providers`.
+ *
+ * @param library its path
+ * @returns the devices that they offer here; none where the machine has none for them
+ * @throws ModelError when it cannot be opened or is no such library
+ */
+export function registerProvider(library: string): ProviderDevice[] {
+  startRuntime();
+  const file = path.resolve(library);
+  native.registerProvider(file);
+  return native.providerDevices(file);
+}
+
+/** The devices that registered providers offer, and the CPU. */
+export function providerDevices(): ProviderDevice[] {
+  startRuntime();
+  return native.providerDevices('');
 }

@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidInputError } from '../errors.js';
 import { availableProviders, libraryFile, stats } from '../engine/runtime.js';
+import type { ProviderDevice } from '../types.js';
 import { version } from '../version.js';
 import { gpus, type Machine } from './machine.js';
 import { installable, providerFiles } from './provider-files.js';
@@ -22,8 +23,10 @@ export interface MissingPiece {
 }
 
 export interface ProviderReport {
-  /** As in `providers`, in small letters: 'cpu', 'cuda'. */
+  /** As in `providers`, in small letters: 'cpu', 'cuda'; of a plugin its library's path. */
   name: string;
+  /** What a plugin offers here. */
+  devices?: ProviderDevice[];
   loads: boolean;
   /** What ONNX Runtime said, or how the process that tried ended; undefined where it loads. */
   error?: string;
@@ -220,25 +223,39 @@ function missingOf(
 }
 
 const TRIAL = `
-  const [index, name, model] = process.argv.slice(1);
-  const { configure, loadModel } = await import(index);
+  const [index, name, model, isPlugin] = process.argv.slice(1);
+  const { configure, loadModel, registerProvider } = await import(index);
   configure({ logLevel: 'error' }); // the log knows more than the error
+  let devices;
   try {
-    const loaded = await loadModel(Buffer.from(model, 'base64'), { providers: [name] });
+    let provider = name;
+    if (isPlugin) {
+      devices = registerProvider(name);
+      if (devices.length === 0) throw new Error('it offers no device here');
+      provider = { name: devices[0].provider, library: name };
+    }
+    const loaded = await loadModel(Buffer.from(model, 'base64'), { providers: [provider] });
     const { y } = await loaded.run({ x: { dtype: 'float32', shape: [1], data: Float32Array.of(2) } });
-    console.log(JSON.stringify(y.data[0] === 4 ? {} : { error: '2 + 2 is ' + y.data[0] }));
+    const error = y.data[0] === 4 ? undefined : '2 + 2 is ' + y.data[0];
+    console.log(JSON.stringify({ error, devices }));
   } catch (error) {
-    console.log(JSON.stringify({ error: error.message }));
+    console.log(JSON.stringify({ error: error.message, devices }));
   }
 `;
 
-/** Loads and runs one node on a provider; what went wrong, or undefined. */
-function tryProvider(name: string): Promise<string | undefined> {
+interface Trial {
+  /** What went wrong. */
+  error?: string;
+  devices?: ProviderDevice[];
+}
+
+/** Loads and runs one node on a provider, or on the first device of a plugin's library. */
+function tryProvider(name: string, isPlugin = false): Promise<Trial> {
   return new Promise((resolve) => {
     const index = new URL('../index.js', import.meta.url).href;
     const child = spawn(
       process.execPath,
-      ['--input-type=module', '-e', TRIAL, index, name, TINY_MODEL],
+      ['--input-type=module', '-e', TRIAL, index, name, TINY_MODEL, isPlugin ? 'plugin' : ''],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: { ...process.env, TERCEL_ORT_LIBRARY: libraryFile() },
@@ -249,23 +266,39 @@ function tryProvider(name: string): Promise<string | undefined> {
     let logged = '';
     child.stdout.on('data', (chunk: Buffer) => (printed += chunk.toString()));
     child.stderr.on('data', (chunk: Buffer) => (logged += chunk.toString()));
-    child.on('error', (error) => resolve(error.message));
+    child.on('error', (error) => resolve({ error: error.message }));
     child.on('close', (code, signal) => {
       const line = printed.trim().split('\n').pop()!;
       if (!line.startsWith('{')) {
-        resolve(
+        const error =
           signal === 'SIGTERM'
             ? `it was not done after ${TRY_MS / 1000} s`
-            : `the process that tried it ended with ${signal ?? `code ${code}`}`,
-        );
+            : `the process that tried it ended with ${signal ?? `code ${code}`}`;
+        resolve({ error });
         return;
       }
-      const { error } = JSON.parse(line) as { error?: string };
+      const { error, ...trial } = JSON.parse(line) as Trial;
       const cause = [...logged.matchAll(/ : FAIL : (.+)/g)].pop()?.[1];
-      const said = error?.replace(/^.*cannot be loaded: |; `tercel doctor`.*$/g, '');
-      resolve(said === undefined || cause === undefined ? said : `${said}: ${cause}`);
+      const said = error?.replace(/^.*cannot be (?:loaded|registered): |; `tercel doctor`.*$/g, '');
+      if (said === undefined) resolve(trial);
+      else resolve({ ...trial, error: cause === undefined ? said : `${said}: ${cause}` });
     });
   });
+}
+
+/** What a plugin's library needs and is nowhere. */
+function missingOfPlugin(file: string, search: LibrarySearch): MissingPiece[] {
+  if (process.platform !== 'linux') return [];
+  try {
+    return together(search.missing(file).map((library) => describe(library, USUAL_CUDA)));
+  } catch (error) {
+    const what = `a whole ${file}: ${(error as Error).message}`;
+    return [{ what, remedy: "install the provider's package again", by: 'hand' }];
+  }
+}
+
+function isLibrary(name: string): boolean {
+  return name.includes('/') || name.includes(path.sep);
 }
 
 /** Names as users write them: 'cuda' of 'CUDAExecutionProvider'. */
@@ -276,7 +309,7 @@ function shortName(name: string): string {
 /**
  * Tries execution providers.
  *
- * @param names those to try, as in `providers`; all that the library knows, and cuda and tensorrt, where
+ * @param names those to try, as in `providers`, or libraries of plugin providers by their paths; all that the library knows, and cuda and tensorrt, where
  *   none are named
  * @param started called before each is tried, which may take seconds
  * @throws ModelError when there is no ONNX Runtime library; InvalidInputError for an empty name
@@ -292,11 +325,23 @@ export async function diagnose(
   const driver = driverVersion(devices);
   const wanted =
     names.length > 0
-      ? names.map(shortName)
+      ? names.map((name) => (isLibrary(name) ? path.resolve(name) : shortName(name)))
       : ['cpu', ...available, ...(process.platform === 'linux' ? installable : [])];
   const reports: ProviderReport[] = [];
   for (const name of new Set(wanted)) {
     if (name === '') throw new InvalidInputError('a provider needs a name');
+    if (isLibrary(name)) {
+      started(name);
+      const { error, devices: offered } = await tryProvider(name, true);
+      reports.push({
+        name,
+        loads: error === undefined,
+        ...(offered && { devices: offered }),
+        ...(error !== undefined && { error }),
+        missing: error === undefined ? [] : missingOfPlugin(name, search),
+      });
+      continue;
+    }
     if (!available.includes(name)) {
       reports.push({
         name,
@@ -313,7 +358,7 @@ export async function diagnose(
       continue;
     }
     started(name);
-    const error = await tryProvider(name);
+    const { error } = await tryProvider(name);
     reports.push({
       name,
       loads: error === undefined,

@@ -88,6 +88,19 @@ describe.skipIf(!isLinux || hasDriver)('tercel doctor, without a GPU', () => {
     }
   });
 
+  it('registers a plugin and says what it offers', () => {
+    const plugin = path.join(built, 'libfake_plugin.so');
+    const found = doctor([plugin]);
+    expect(found).toMatchObject({ name: plugin, loads: true, missing: [] });
+    expect(found.devices).toMatchObject([{ provider: 'FakeExecutionProvider', type: 'cpu' }]);
+    const { status, stdout } = tercel(['doctor', plugin]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/loads\n {2}offers {3}cpu of .+: FakeExecutionProvider 1\.2\.3\n/);
+    const other = doctor([path.join(built, 'libfake_provider.so')]);
+    expect(other.loads).toBe(false);
+    expect(other.missing.map(({ what }) => what)).toEqual(['libcudart.so.12: the CUDA 12 runtime']);
+  });
+
   it('exits with 1 where a provider that was named does not load', () => {
     expect(tercel(['doctor', 'cpu']).status).toBe(0);
     expect(tercel(['doctor', 'cpu', 'CUDAExecutionProvider']).status).toBe(1);

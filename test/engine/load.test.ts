@@ -11,6 +11,8 @@ import {
   InvalidInputError,
   loadModel,
   ModelError,
+  providerDevices,
+  registerProvider,
   stats,
   type ModelOptions,
   type Tensor,
@@ -54,6 +56,60 @@ function withExternalData(): { model: Uint8Array; weights: Uint8Array } {
   });
   return { model, weights };
 }
+
+const built = path.join(root, 'build/tests');
+const plugin = path.join(built, 'libfake_plugin.so');
+
+describe.skipIf(process.platform !== 'linux')('plugin providers', () => {
+  it('are registered, offer devices and take models', async () => {
+    const devices = registerProvider(plugin);
+    expect(devices).toMatchObject([
+      {
+        provider: 'FakeExecutionProvider',
+        vendor: "Tercel's tests",
+        type: 'cpu',
+        metadata: { version: '1.2.3', library_path: plugin },
+        options: { level: '7' },
+      },
+    ]);
+    expect(registerProvider(path.relative(process.cwd(), plugin))).toEqual(devices);
+    expect(providerDevices().map(({ provider }) => provider)).toEqual(
+      expect.arrayContaining(['CPUExecutionProvider', 'FakeExecutionProvider']),
+    );
+    for (const name of ['fake', 'FakeExecutionProvider']) {
+      await using model = await loadModel(benchModel('tiny'), { providers: [name, 'cpu'] });
+      expect(model.providers).toEqual([name, 'cpu']);
+      expect((await model.run({ x: one }))['y']!.shape).toEqual([1, 4]);
+    }
+    // Its options reach it, and what it says reaches the caller.
+    const refusing = { name: 'fake', options: { refuse: 'not today' } };
+    await expect(loadModel(benchModel('tiny'), { providers: [refusing] })).rejects.toThrow(
+      /^cannot load model .*not today/,
+    );
+    const second = { name: 'fake', device: 1 };
+    await expect(loadModel(benchModel('tiny'), { providers: [second] })).rejects.toThrow(
+      'provider "fake" cannot be loaded: it offers 1 devices, counted from 0: there is no 1',
+    );
+  });
+
+  it('can be named by their library', async () => {
+    const byFile = (name: string, library: string): ModelOptions => ({
+      providers: [{ name, library }, 'cpu'],
+    });
+    await using model = await loadModel(benchModel('tiny'), byFile('fake', plugin));
+    expect(model.providers).toEqual(['fake', 'cpu']);
+    await expect(loadModel(benchModel('tiny'), byFile('cuda', plugin))).rejects.toThrow(
+      `"${plugin}" offers devices of FakeExecutionProvider`,
+    );
+    await expect(loadModel(benchModel('tiny'), byFile('fake', '/nope.so'))).rejects.toThrow(
+      /provider library "\/nope.so" cannot be registered: .*nope.so/,
+    );
+    expect(() => registerProvider(path.join(built, 'libfake_provider.so'))).toThrow(ModelError);
+    await expect(
+      loadModel(benchModel('tiny'), { providers: [{ name: 'fake', device: -1 }] }),
+    ).rejects.toThrow('fake.device: expected a whole number of 0 or more, got -1');
+  });
+});
 
 describe('sources', () => {
   it('are a path, or bytes that are copied', async () => {

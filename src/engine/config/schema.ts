@@ -37,6 +37,8 @@ const provider = z.union([
   z.strictObject({
     name: z.string(),
     options: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
+    library: z.string().min(1).optional().describe("a plugin provider's library"),
+    device: whole(0).optional().describe('which of the devices that it offers'),
   }),
 ]);
 
