@@ -228,6 +228,11 @@ export interface NativeAddon {
   registerProvider(path: string): void;
   /** Of one library, or with '' of all. */
   providerDevices(path: string): ProviderDevice[];
+  /** What an engine of TensorRT is made for. */
+  gpu(device: number): { name: string; capability: string; driver: string; tensorRt: number };
+  /** See native/core/file_lock.h; undefined while another process holds it. */
+  tryLock(path: string): object | undefined;
+  unlock(lock: object): void;
   trim(): void;
   /** Sets (0: only asks) how many compute threads run at once; returns the number. */
   setComputeThreads(threads: number): number;

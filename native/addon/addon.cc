@@ -2,13 +2,16 @@
 #include <napi.h>
 
 #include <cstring>
+#include <memory>
 #include <thread>
 
 #include "clock.h"
 #include "closure.h"
 #include "configure.h"
 #include "describe.h"
+#include "device_handle.h"
 #include "env.h"
+#include "file_lock.h"
 #include "json.h"
 #include "measure.h"
 #include "profile.h"
@@ -198,8 +201,8 @@ napi_value Providers(napi_env env, napi_callback_info info) {
 napi_value RegisterProvider(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<AddonEnv>(env, info, args);
-  const Status status = RegisterProviderLibrary(self->runtime()->env(),
-                                                Napi::Value(env, args[0]).ToString().Utf8Value());
+  const Status status =
+      RegisterProviderLibrary(self->runtime()->env(), Napi::Value(env, args[0]).ToString().Utf8Value());
   return status.ok() ? Undefined(env) : self->Throw(status);
 }
 
@@ -208,8 +211,8 @@ napi_value ListProviderDevices(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<AddonEnv>(env, info, args);
   std::vector<ProviderDevice> devices;
-  const Status status = ProviderDevices(
-      self->runtime()->env(), Napi::Value(env, args[0]).ToString().Utf8Value(), &devices);
+  const Status status = ProviderDevices(self->runtime()->env(),
+                                        Napi::Value(env, args[0]).ToString().Utf8Value(), &devices);
   if (!status.ok()) return self->Throw(status);
   static const char* const kTypes[] = {"cpu", "gpu", "npu"};
   Napi::Array list = Napi::Array::New(env, devices.size());
@@ -233,6 +236,39 @@ napi_value ListProviderDevices(napi_env env, napi_callback_info info) {
     list[i] = object;
   }
   return list;
+}
+
+// gpu(id): what an engine of TensorRT is made for
+napi_value Gpu(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  return DescribeGpu(self, static_cast<int>(ReadUint32(env, args[0])));
+}
+
+// tryLock(path): what unlock() takes, or undefined while another holds it
+napi_value TryLock(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  auto* self = ReadCall<AddonEnv>(env, info, args);
+  std::unique_ptr<FileLock> lock;
+  const Status status = FileLock::Try(Napi::Value(env, args[0]).ToString().Utf8Value(), &lock);
+  if (!status.ok()) return self->Throw(status);
+  if (!lock) return Undefined(env);
+  auto* held = new std::unique_ptr<FileLock>(std::move(lock));
+  auto drop = [](napi_env, void* data, void*) { delete static_cast<std::unique_ptr<FileLock>*>(data); };
+  napi_value external = nullptr;
+  if (napi_create_external(env, held, drop, nullptr, &external) != napi_ok) delete held;
+  return external;
+}
+
+// unlock(lock)
+napi_value Unlock(napi_env env, napi_callback_info info) {
+  napi_value args[1];
+  ReadCall<AddonEnv>(env, info, args);
+  void* data = nullptr;
+  if (napi_get_value_external(env, args[0], &data) == napi_ok) {
+    static_cast<std::unique_ptr<FileLock>*>(data)->reset();
+  }
+  return Undefined(env);
 }
 
 // setComputeThreads(n): runnable at once, over all models; returns the number now (0 only asks)
@@ -287,6 +323,9 @@ napi_value Init(napi_env env, napi_value exports) {
       AddFunction(env, exports, "providers", Providers, self) &&
       AddFunction(env, exports, "registerProvider", RegisterProvider, self) &&
       AddFunction(env, exports, "providerDevices", ListProviderDevices, self) &&
+      AddFunction(env, exports, "gpu", Gpu, self) &&
+      AddFunction(env, exports, "tryLock", TryLock, self) &&
+      AddFunction(env, exports, "unlock", Unlock, self) &&
       AddFunction(env, exports, "trim", Trim, self) &&
       AddFunction(env, exports, "setComputeThreads", SetComputeThreads, self) &&
       AddFunction(env, exports, "setMeta", SetMeta, self) &&

@@ -5,6 +5,7 @@
 #include "closure.h"
 #include "nvml.h"
 #include "tasks.h"
+#include "tensorrt.h"
 #include "values.h"
 
 namespace tercel::addon {
@@ -142,6 +143,22 @@ napi_value DeviceHandle::Write(napi_env env, napi_callback_info info) {
   Ref<CopyTask> task(new CopyTask(self->addon_, self->lease_, std::move(lease), bytes, true));
   task->Start(ReadUint32(env, args[0]));
   return Undefined(env);
+}
+
+napi_value DescribeGpu(AddonEnv* addon, int id) {
+  napi_env env = addon->env();
+  Device* device = nullptr;
+  if (Status status = Device::Get(id, &device); !status.ok()) return addon->Throw(status);
+  GpuReading reading;
+  (void)ReadGpu(device->pci_bus_id(), &reading).ok();
+  Napi::Object object = Napi::Object::New(env);
+  object["name"] = Napi::String::New(env, reading.name);
+  object["capability"] = Napi::String::New(env, device->capability());
+  // Of the driver itself where it says so, else the CUDA that it knows.
+  const std::string cuda = "CUDA " + std::to_string(device->cuda()->driver);
+  object["driver"] = Napi::String::New(env, reading.driver.empty() ? cuda : reading.driver);
+  object["tensorRt"] = Napi::Number::New(env, TensorRtVersion());
+  return object;
 }
 
 napi_value DescribeDevices(napi_env env) {

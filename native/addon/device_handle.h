@@ -30,6 +30,10 @@ class DeviceHandle : public RefCounted<DeviceHandle> {
   const size_t bytes_;
 };
 
+// What an engine of TensorRT is made for: {name, capability, driver, tensorRt}, or null with a pending
+// exception where there is no such GPU.
+napi_value DescribeGpu(AddonEnv* addon, int id);
+
 // devices(): what the CUDA runtime and the driver say of the GPUs in use, and what Tercel did there.
 napi_value DescribeDevices(napi_env env);
 

@@ -137,7 +137,8 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
   if (gpu.runner) no_capture.lock();
   OrtPtr<OrtSessionOptions> session_options;
-  status = MakeSessionOptions(runtime->env(), placed, &session_options, &model->providers_, &model->warnings_);
+  status = MakeSessionOptions(runtime->env(), placed, &session_options, &model->providers_,
+                              &model->warnings_);
   if (!status.ok()) return fail(status);
   if (UsesGpu(model->providers_)) {
     // Else the provider's own message says what is missing.

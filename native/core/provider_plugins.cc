@@ -34,8 +34,8 @@ Status RegisterProviderLibrary(OrtEnv* env, const std::string& path) {
   std::lock_guard<std::mutex> lock(register_mutex);
   if (registered.count(path)) return {};
   // Its name among the registered ones is the file's: there is one of each.
-  Status status = ToStatus(ort.RegisterExecutionProviderLibrary(env, path.c_str(), path.c_str()),
-                           Code::kModel);
+  Status status =
+      ToStatus(ort.RegisterExecutionProviderLibrary(env, path.c_str(), path.c_str()), Code::kModel);
   if (!status.ok()) {
     return Status::Model("provider library \"" + path + "\" cannot be registered: " + status.message());
   }

@@ -1,5 +1,5 @@
-// Execution providers that come as libraries of their own and are registered with the environment ("plugin
-// providers", ONNX Runtime 1.23 and newer), and the devices that they offer.
+// Execution providers that come as libraries of their own and are registered with the environment
+// ("plugin providers", ONNX Runtime 1.23 and newer), and the devices that they offer.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct ProviderDevice {
   uint32_t device_id = 0;  // the vendor's number for the product
   std::vector<std::pair<std::string, std::string>> metadata;
   std::vector<std::pair<std::string, std::string>> options;  // the provider's defaults
-  const OrtEpDevice* handle = nullptr;  // the environment's
+  const OrtEpDevice* handle = nullptr;                       // the environment's
 };
 
 // Registers the library at `path`, which must be absolute, once for the process: it is never let go, as
@@ -30,8 +30,8 @@ struct ProviderDevice {
 // Thread-safe.
 Status RegisterProviderLibrary(OrtEnv* env, const std::string& path);
 
-// What the environment's providers offer: those that were registered, and the CPU's. With `library`, only
-// those of that file.
+// What the environment's providers offer: those that were registered, and the CPU's. With `library`,
+// only those of that file.
 Status ProviderDevices(OrtEnv* env, const std::string& library, std::vector<ProviderDevice>* out);
 
 }  // namespace tercel

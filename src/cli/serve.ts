@@ -56,6 +56,7 @@ function report(event: RepositoryEvent, { settings }: Logging): void {
     loaded: settings.log_info,
     unloaded: settings.log_info,
     failed: settings.log_error,
+    building: settings.log_info,
     warning: settings.log_warning,
   };
   if (!wanted[event.kind]) return;
@@ -69,6 +70,11 @@ function report(event: RepositoryEvent, { settings }: Logging): void {
     case 'failed':
       console.error(
         `failed to load ${event.name}${event.version && ` version ${event.version}`}: ${event.reason}`,
+      );
+      break;
+    case 'building':
+      console.log(
+        `building TensorRT's engines for ${event.name} version ${event.version}; it is served without meanwhile`,
       );
       break;
     case 'warning':

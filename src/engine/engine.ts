@@ -5,7 +5,8 @@ import type { Tensor } from '../tensor.js';
 import type { EngineStats, ModelOptions, WarmUpSample } from '../types.js';
 import { checkDeclared } from './config/declared.js';
 import { emptyConfig, type ModelConfig } from './config/model-config.js';
-import { loadModel } from './load.js';
+import { enterBuild, keepsEngines } from './engine-cache.js';
+import { loadShared } from './load.js';
 import type { Inputs, Model } from './model.js';
 import { Repository, type RepositoryOptions } from './repository.js';
 import type { RunOptions } from './run-options.js';
@@ -125,14 +126,45 @@ export class Engine {
     warmUp?: readonly WarmUpSample[] | false,
     generation = 0,
   ): Promise<Servable> {
-    const { batching, ...options } = {
-      batching: 'auto' as const,
-      ...this.#defaults,
-      ...config.options,
-    };
+    const asked = this.options(config);
+    if (!keepsEngines(asked)) {
+      return this.#prepare(name, version, source, config, asked, warmUp, generation);
+    }
+    const build = await enterBuild(source, asked, asked.signal);
+    try {
+      const servable = await this.#prepare(
+        name,
+        version,
+        source,
+        config,
+        build.options,
+        warmUp,
+        generation,
+      );
+      await build.done();
+      return servable;
+    } finally {
+      build.abandon();
+    }
+  }
+
+  /** What a model of this configuration is loaded with. @internal */
+  options(config: ModelConfig): ModelOptions {
+    return { batching: 'auto', ...this.#defaults, ...config.options };
+  }
+
+  async #prepare(
+    name: string,
+    version: string,
+    source: string | Uint8Array,
+    config: ModelConfig,
+    { batching, ...options }: ModelOptions,
+    warmUp: readonly WarmUpSample[] | false | undefined,
+    generation: number,
+  ): Promise<Servable> {
     // One session has one policy; the same load on another thread of the process shares both.
     const policy = JSON.stringify([name, version, batching, generation]);
-    const model = await loadModel(source, options, policy);
+    const model = await loadShared(source, options, policy);
     try {
       checkDeclared(config, model);
       const decided = await warm(model, {

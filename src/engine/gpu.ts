@@ -8,7 +8,8 @@ const DEFAULT_SLOTS = 2;
 type Provider = NativeLoadOptions['providers'][number];
 
 const isCuda = (name: string): boolean => /^cuda(plugin)?(executionprovider)?$/i.test(name);
-const isTensorRt = (name: string): boolean => /^tensorrt(executionprovider)?$/i.test(name);
+/** Whether it names TensorRT's provider. */
+export const isTensorRt = (name: string): boolean => /^tensorrt(executionprovider)?$/i.test(name);
 
 /** Whether one of a model's providers is CUDA's or TensorRT's. */
 export function usesGpu(providers: readonly string[]): boolean {

@@ -5,6 +5,7 @@ import { resolve as absolute } from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
+import { enterBuild, keepsEngines } from './engine-cache.js';
 import { checkGpu, gpuLoadOptions, gpuProvider } from './gpu.js';
 import { task } from './mailbox.js';
 import { Model } from './model.js';
@@ -191,17 +192,43 @@ function identify(path: string): { path: string; identity: string } {
 export async function loadModel(
   source: string | Uint8Array,
   options: ModelOptions = {},
-  /** Whose policy the session has: others do not share it. @internal */
-  policyOf?: string,
 ): Promise<Model> {
-  const fromPath = typeof source === 'string';
-  if (!fromPath && !(source instanceof Uint8Array)) {
+  checkLoad(source, options);
+  if (!keepsEngines(options)) return loadShared(source, options);
+  const build = await enterBuild(source, options, options.signal);
+  try {
+    const model = await loadShared(source, build.options);
+    await build.done();
+    return model;
+  } finally {
+    build.abandon();
+  }
+}
+
+/** @throws InvalidInputError for a wrong option; the signal's reason */
+function checkLoad(source: unknown, options: ModelOptions): void {
+  if (typeof source !== 'string' && !(source instanceof Uint8Array)) {
     throw new InvalidInputError(`loadModel: expected a path or a Uint8Array, got ${typeof source}`);
   }
   check(options);
   checkBatching(options.batching);
   checkGpu(options.gpu);
   options.signal?.throwIfAborted();
+}
+
+/**
+ * As loadModel(), without a look at what TensorRT keeps.
+ *
+ * @internal
+ * @param policyOf whose policy the session has: others do not share it
+ */
+export async function loadShared(
+  source: string | Uint8Array,
+  options: ModelOptions,
+  policyOf?: string,
+): Promise<Model> {
+  checkLoad(source, options);
+  const fromPath = typeof source === 'string';
   startRuntime();
   const written = nativeOptions(options);
   const external = options.externalData;

@@ -13,6 +13,8 @@ import {
   type VersionPolicy,
   type WarmUpConfig,
 } from './config/model-config.js';
+import { Beside } from './beside.js';
+import { hasEngines, keepsEngines, withoutTensorRt } from './engine-cache.js';
 import type { Engine, Servable } from './engine.js';
 
 /** When models are loaded and unloaded. */
@@ -40,6 +42,8 @@ export type RepositoryEvent =
   | { kind: 'loaded'; name: string; version: string; ms: number }
   | { kind: 'unloaded'; name: string; version: string }
   | { kind: 'failed'; name: string; version: string; reason: string }
+  /** TensorRT's engines are built, which takes minutes; meanwhile the next provider serves. */
+  | { kind: 'building'; name: string; version: string }
   | { kind: 'warning'; name: string; text: string };
 
 export type VersionState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE';
@@ -89,6 +93,33 @@ function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/**
+ * Who may load a model may not run, read or write what else lies on this machine.
+ *
+ * @throws InvalidInputError naming the option
+ */
+function refuseForeignFiles(name: string, options: ModelOptions): void {
+  const refuse = (what: string): never => {
+    throw new InvalidInputError(
+      `config of model "${name}": ${what} cannot be given in a load call`,
+    );
+  };
+  if (options.customOpLibraries) refuse('customOpLibraries');
+  if (options.gpu?.engineCache) refuse('gpu.engineCache');
+  // Such as ep.context_file_path.
+  const entry = Object.keys(options.config ?? {}).find((key) => /path|file|folder/i.test(key));
+  if (entry !== undefined) refuse(`config entry "${entry}"`);
+  for (const provider of options.providers ?? []) {
+    if (typeof provider === 'string') continue;
+    if (provider.library !== undefined) refuse(`the library of provider "${provider.name}"`);
+    // Such as trt_extra_plugin_lib_paths, trt_engine_cache_path, trt_onnx_model_folder_path.
+    const path = Object.keys(provider.options ?? {}).find((key) =>
+      /path|lib|folder|dir/i.test(key),
+    );
+    if (path !== undefined) refuse(`option "${path}" of provider "${provider.name}"`);
+  }
+}
+
 /** The versions that a policy serves, of those that are there. */
 export function wantedVersions(policy: VersionPolicy, there: readonly string[]): string[] {
   const sorted = [...there].sort((a, b) => Number(a) - Number(b));
@@ -108,6 +139,8 @@ export class Repository {
   /** What the last load call brought: a poll must not undo it. */
   readonly #overrides = new Map<string, LoadOverride & { loads: number }>();
   #loads = 0;
+  /** Loads with TensorRT, while its engines are built. */
+  readonly #builds = new Beside();
   /** The configuration that the versions were loaded with. */
   readonly #configTexts = new Map<string, string>();
   #timer: NodeJS.Timeout | undefined;
@@ -231,7 +264,9 @@ export class Repository {
 
   /** Stops serving a model; requests under way end first. False when none was served. */
   unload(name: string): Promise<boolean> {
+    this.#builds.cancel(name);
     return this.#change(name, async () => {
+      this.#builds.cancel(name);
       this.#overrides.delete(name);
       this.#configTexts.delete(name);
       const records = this.#records.get(name);
@@ -267,6 +302,7 @@ export class Repository {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
+    await this.#builds.close();
     await Promise.allSettled(this.#queues.values());
   }
 
@@ -418,12 +454,7 @@ export class Repository {
       throw new InvalidInputError(`model "${name}": "${config.file}" is no name of a file`);
     }
     const sources = await this.#sources(name, config.file);
-    if (this.#overrides.get(name)?.config !== undefined && config.options.customOpLibraries) {
-      // Who may load a model may not run what else lies on this machine.
-      throw new InvalidInputError(
-        `config of model "${name}": customOpLibraries cannot be given in a load call`,
-      );
-    }
+    if (this.#overrides.get(name)?.config !== undefined) refuseForeignFiles(name, config.options);
     const wanted = wantedVersions(config.versions, [...sources.keys()]);
     if (sources.size === 0) {
       throw new InvalidInputError(
@@ -491,13 +522,21 @@ export class Repository {
     const served = this.#engine.find(name, version) !== undefined;
     if (!served) Object.assign(record, { state: 'LOADING', reason: '' });
     let servable: Servable;
+    let build: (() => void) | undefined;
+    this.#builds.cancel(name, version);
     try {
+      const options = this.#engine.options(config);
+      const isBuilding = keepsEngines(options) && !(await hasEngines(source, options));
       const samples = await this.#warmUpSamples(name, config.warmUp);
       await this.#readClassNames(name, config);
       // A load asked for is a load, also where the file is the same.
       const generation = how.anew ? ++this.#loads : 0;
-      servable = await this.#engine.prepare(name, version, source, config, samples, generation);
+      const prepare = (how: ModelConfig): Promise<Servable> =>
+        this.#engine.prepare(name, version, source, how, samples, generation);
+      const first = isBuilding ? { ...config, options: withoutTensorRt(options) } : config;
+      servable = await prepare(first);
       this.#engine.add(servable);
+      if (isBuilding) build = () => this.#build(servable, record, config, prepare);
     } catch (error) {
       const reason = reasonOf(error);
       if (served) {
@@ -512,11 +551,43 @@ export class Repository {
     }
     Object.assign(record, { state: 'READY', reason: '' });
     this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
+    build?.();
+  }
+
+  /** Loads a version with TensorRT beside the one that serves without, and puts it in its place. */
+  #build(
+    serving: Servable,
+    record: VersionRecord,
+    config: ModelConfig,
+    prepare: (config: ModelConfig) => Promise<Servable>,
+  ): void {
+    const { name, version } = serving;
+    this.#builds.start(name, version, async (signal) => {
+      const start = performance.now();
+      this.#emit({ kind: 'building', name, version });
+      try {
+        const options = { ...this.#engine.options(config), throttle: true, signal };
+        const built = await prepare({ ...config, options });
+        await this.#change(name, async () => {
+          if (this.#engine.find(name, version) !== serving || signal.aborted) {
+            await built.model.close();
+            return;
+          }
+          this.#engine.add(built);
+          this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
+        });
+      } catch (error) {
+        if (signal.aborted) return;
+        record.reason = `serving without TensorRT: ${reasonOf(error)}`;
+        this.#emit({ kind: 'failed', name, version, reason: record.reason });
+      }
+    });
   }
 
   async #retire(name: string, versions: readonly string[]): Promise<void> {
     for (const version of versions) {
       const record = this.#record(name, version);
+      this.#builds.cancel(name, version);
       Object.assign(record, { state: 'UNLOADING', identity: '' });
       // Draining takes as long as the requests do: the next change need not wait for it.
       this.#engine

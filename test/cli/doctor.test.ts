@@ -92,7 +92,10 @@ describe.skipIf(!isLinux || hasDriver)('tercel doctor, without a GPU', () => {
     const plugin = path.join(built, 'libfake_plugin.so');
     const found = doctor([plugin]);
     expect(found).toMatchObject({ name: plugin, loads: true, missing: [] });
-    expect(found.devices).toMatchObject([{ provider: 'FakeExecutionProvider', type: 'cpu' }]);
+    expect(found.devices).toMatchObject([
+      { provider: 'FakeExecutionProvider', type: 'cpu' },
+      { provider: 'TensorrtExecutionProvider' },
+    ]);
     const { status, stdout } = tercel(['doctor', plugin]);
     expect(status).toBe(0);
     expect(stdout).toMatch(/loads\n {2}offers {3}cpu of .+: FakeExecutionProvider 1\.2\.3\n/);

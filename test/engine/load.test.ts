@@ -71,6 +71,7 @@ describe.skipIf(process.platform !== 'linux')('plugin providers', () => {
         metadata: { version: '1.2.3', library_path: plugin },
         options: { level: '7' },
       },
+      { provider: 'TensorrtExecutionProvider' },
     ]);
     expect(registerProvider(path.relative(process.cwd(), plugin))).toEqual(devices);
     expect(providerDevices().map(({ provider }) => provider)).toEqual(
@@ -99,7 +100,7 @@ describe.skipIf(process.platform !== 'linux')('plugin providers', () => {
     await using model = await loadModel(benchModel('tiny'), byFile('fake', plugin));
     expect(model.providers).toEqual(['fake', 'cpu']);
     await expect(loadModel(benchModel('tiny'), byFile('cuda', plugin))).rejects.toThrow(
-      `"${plugin}" offers devices of FakeExecutionProvider`,
+      `"${plugin}" offers devices of FakeExecutionProvider, TensorrtExecutionProvider`,
     );
     await expect(loadModel(benchModel('tiny'), byFile('fake', '/nope.so'))).rejects.toThrow(
       /provider library "\/nope.so" cannot be registered: .*nope.so/,

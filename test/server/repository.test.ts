@@ -91,6 +91,27 @@ describe('the repository extension', () => {
         { parameters: { config: '{"customOpLibraries": ["/tmp/x.so"]}' } },
         'customOpLibraries cannot be given in a load call',
       ],
+      [
+        { parameters: { config: '{"providers": [{"name": "x", "library": "/tmp/x.so"}]}' } },
+        'the library of provider "x" cannot be given in a load call',
+      ],
+      [
+        {
+          parameters: {
+            config:
+              '{"providers": [{"name": "tensorrt", "options": {"trt_extra_plugin_lib_paths": "/x"}}]}',
+          },
+        },
+        'option "trt_extra_plugin_lib_paths" of provider "tensorrt" cannot be given',
+      ],
+      [
+        { parameters: { config: '{"gpu": {"engineCache": "/tmp/x"}}' } },
+        'gpu.engineCache cannot be given in a load call',
+      ],
+      [
+        { parameters: { config: '{"config": {"ep.context_file_path": "/tmp/x"}}' } },
+        'config entry "ep.context_file_path" cannot be given in a load call',
+      ],
       [{ parameters: { config: '{"file": "../../x.onnx"}' } }, 'is no name of a file'],
     ] as const) {
       const answer = await call('/v2/repository/models/late/load', body);

@@ -1,0 +1,234 @@
+// TensorRT's engines are kept, built once for all processes, and swapped in. What builds them here is not
+// TensorRT but a plugin that takes its time and writes a file; where, when and by whom is what is tested.
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import {
+  configure,
+  createEngine,
+  loadModel,
+  type GpuOptions,
+  type ModelOptions,
+  type RepositoryEvent,
+  type Tensor,
+} from 'tercel';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { benchModel } from '../../models/generate.js';
+import { fakeCuda } from '../support/process.js';
+
+const plugin = fileURLToPath(new URL('../../build/tests/libfake_plugin.so', import.meta.url));
+const tiny = benchModel('tiny');
+const x: Tensor = { dtype: 'float32', shape: [1, 4], data: new Float32Array(4) };
+
+let scratch: string;
+let cache: string;
+const withTensorRt = (gpu: GpuOptions = {}): ModelOptions => ({
+  providers: [{ name: 'tensorrt', library: plugin }, 'cpu'],
+  // Its session computes on the CPU: there is nothing to copy to.
+  gpu: { slots: 0, engineCache: cache, ...gpu },
+});
+const folders = (): string[] =>
+  existsSync(cache) ? readdirSync(cache).filter((name) => /^[0-9a-f]{32}$/.test(name)) : [];
+const log = (): string[] =>
+  folders().flatMap((folder) => {
+    const file = path.join(cache, folder, 'builds.log');
+    return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [];
+  });
+
+async function until(condition: () => boolean, ms = 20_000): Promise<void> {
+  const end = Date.now() + ms;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error('it did not come to pass');
+    await sleep(10);
+  }
+}
+
+/** Loads the tiny model in a process of its own, and prints how long that took. */
+function loader(env: Record<string, string>): ChildProcess {
+  const index = new URL('../../dist/index.js', import.meta.url).href;
+  const program = `
+    import { configure, loadModel } from ${JSON.stringify(index)};
+    configure({ arena: { pin: ${JSON.stringify(fakeCuda)} } });
+    const start = performance.now();
+    const model = await loadModel(${JSON.stringify(tiny)}, ${JSON.stringify(withTensorRt())});
+    console.log(performance.now() - start);
+    await model.close();`;
+  return spawn(process.execPath, ['--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
+  });
+}
+
+describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
+  beforeAll(() => configure({ arena: { pin: fakeCuda } }));
+  beforeEach(() => {
+    scratch = mkdtempSync(path.join(tmpdir(), 'tercel-engines-'));
+    cache = path.join(scratch, 'cache');
+  });
+  afterEach(() => {
+    delete process.env['FAKE_BUILD_MS'];
+    delete process.env['FAKE_BUILD_FAILS'];
+    rmSync(scratch, { recursive: true });
+  });
+
+  it('are kept for the next load of the same model, and of no other', async () => {
+    for (let i = 0; i < 3; i++) {
+      await using model = await loadModel(tiny, withTensorRt());
+      expect(model.providers).toEqual(['tensorrt', 'cpu']);
+      expect((await model.run({ x }))['y']!.shape).toEqual([1, 4]);
+    }
+    expect(log()).toEqual(['begun', 'ended']);
+    expect(readdirSync(path.join(cache, folders()[0]!)).sort()).toEqual([
+      'builds.log',
+      'engine.json',
+      'fake.engine',
+    ]);
+    expect(
+      JSON.parse(readFileSync(path.join(cache, folders()[0]!, 'engine.json'), 'utf8')),
+    ).toMatchObject({ capability: '8.6' });
+    // The same content is the same model, whatever its name, and as bytes.
+    copyFileSync(tiny, path.join(scratch, 'same.onnx'));
+    await (await loadModel(path.join(scratch, 'same.onnx'), withTensorRt())).close();
+    await (await loadModel(readFileSync(tiny), withTensorRt())).close();
+    expect(folders()).toHaveLength(1);
+    await (await loadModel(tiny, withTensorRt({ precision: 'fp16' }))).close();
+    await (await loadModel(benchModel('mlp'), withTensorRt())).close();
+    expect(folders()).toHaveLength(3);
+  });
+
+  it('are not kept where that is not wanted', async () => {
+    await (await loadModel(tiny, withTensorRt({ engineCache: false }))).close();
+    expect(folders()).toEqual([]);
+  });
+
+  it('are kept anew where a build was not whole', async () => {
+    process.env['FAKE_BUILD_FAILS'] = '1';
+    await expect(loadModel(tiny, withTensorRt())).rejects.toThrow('no kernel for this node');
+    delete process.env['FAKE_BUILD_FAILS'];
+    await (await loadModel(tiny, withTensorRt())).close();
+    expect(log()).toEqual(['begun', 'begun', 'ended']);
+  });
+
+  it('are built by one process of those that want them', async () => {
+    const children = Array.from({ length: 3 }, () => loader({ FAKE_BUILD_MS: '800' }));
+    const codes = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0]));
+    expect(codes).toEqual([0, 0, 0]);
+    expect(log()).toEqual(['begun', 'ended']);
+  });
+
+  it('are built by the next process where one was killed over it', async () => {
+    const child = loader({ FAKE_BUILD_MS: '60000' });
+    await until(() => log().includes('begun'));
+    const next = loadModel(tiny, withTensorRt());
+    await sleep(300);
+    expect(log()).toEqual(['begun']); // it waits
+    child.kill('SIGKILL');
+    await (await next).close();
+    expect(log()).toEqual(['begun', 'begun', 'ended']);
+  });
+
+  it('are waited for no longer than the caller wants', async () => {
+    const child = loader({ FAKE_BUILD_MS: '60000' });
+    await until(() => log().includes('begun'));
+    const controller = new AbortController();
+    const next = loadModel(tiny, { ...withTensorRt(), signal: controller.signal });
+    await sleep(300);
+    controller.abort(new Error('enough'));
+    await expect(next).rejects.toThrow('enough');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  });
+
+  it('say why their folder cannot be used', async () => {
+    writeFileSync(path.join(scratch, 'file'), '');
+    const engineCache = path.join(scratch, 'file', 'cache');
+    await expect(loadModel(tiny, withTensorRt({ engineCache }))).rejects.toThrow(
+      /the cache of TensorRT's engines, ".*file\/cache", cannot be used: ENOTDIR/,
+    );
+  });
+
+  describe('of a repository', () => {
+    let events: RepositoryEvent[];
+    let models: string;
+    beforeEach(() => {
+      events = [];
+      models = path.join(scratch, 'models');
+      mkdirSync(path.join(models, 'tiny', '1'), { recursive: true });
+      copyFileSync(tiny, path.join(models, 'tiny', '1', 'model.onnx'));
+      writeFileSync(path.join(models, 'tiny', 'model.json'), JSON.stringify(withTensorRt()));
+    });
+    const kinds = (): string[] => events.map(({ kind }) => kind);
+
+    it('are built while the next provider serves, and swapped in without losing a request', async () => {
+      process.env['FAKE_BUILD_MS'] = '1500';
+      await using engine = createEngine();
+      await engine.loadRepository(models, { onEvent: (event) => events.push(event) });
+      expect(kinds()).toEqual(['loaded', 'building']);
+      expect(engine.find('tiny')!.model.providers).toEqual(['cpu']);
+      const providers = new Set<string>();
+      const end = Date.now() + 20_000;
+      for (let more = 50; more > 0 && Date.now() < end;) {
+        expect((await engine.infer('tiny', { x }))['y']!.shape).toEqual([1, 4]);
+        providers.add(engine.find('tiny')!.model.providers[0]!);
+        if (providers.size === 2) more--;
+      }
+      expect([...providers]).toEqual(['cpu', 'tensorrt']);
+      expect(kinds()).toEqual(['loaded', 'building', 'loaded']);
+      expect(log()).toEqual(['begun', 'ended']);
+    });
+
+    it('are there at the next start', async () => {
+      for (const expected of [['loaded', 'building', 'loaded'], ['loaded']]) {
+        events = [];
+        await using engine = createEngine();
+        await engine.loadRepository(models, { onEvent: (event) => events.push(event) });
+        await until(() => events.length >= expected.length);
+        expect(kinds()).toEqual(expected);
+        expect(engine.find('tiny')!.model.providers).toEqual(['tensorrt', 'cpu']);
+      }
+    });
+
+    it('leave the model as it is served where they cannot be built', async () => {
+      process.env['FAKE_BUILD_FAILS'] = '1';
+      await using engine = createEngine();
+      const repository = await engine.loadRepository(models, {
+        onEvent: (event) => events.push(event),
+      });
+      await until(() => kinds().includes('failed'));
+      expect((await repository.index())[0]).toMatchObject({
+        state: 'READY',
+        reason: expect.stringMatching(
+          /^serving without TensorRT: .*no kernel for this node/,
+        ) as string,
+      });
+      expect((await engine.infer('tiny', { x }))['y']!.shape).toEqual([1, 4]);
+    });
+
+    it('are not swapped in where the model was unloaded meanwhile', async () => {
+      process.env['FAKE_BUILD_MS'] = '500';
+      await using engine = createEngine();
+      const repository = await engine.loadRepository(models, {
+        onEvent: (event) => events.push(event),
+      });
+      await until(() => log().includes('begun'));
+      await repository.unload('tiny');
+      await until(() => log().includes('ended'));
+      await sleep(200);
+      expect(engine.find('tiny')).toBeUndefined();
+      expect(kinds()).toEqual(['loaded', 'building', 'unloaded']);
+    });
+  });
+});
