@@ -210,7 +210,7 @@ function weights25(): Graph {
   };
 }
 
-const graphs = { tiny, mlp, resnet, minilm, weights25 };
+export const graphs = { tiny, mlp, resnet, minilm, weights25 };
 
 /** Writes what is missing (or everything with `force`); the names of what was written. */
 export function generate(force = false): string[] {

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Proves on a machine with an NVIDIA GPU what cannot be seen without one: expected outputs, the runs' costs
+# beside PyTorch's and the machine's roof, hidden copies, bandwidth, memory that comes back.
+#
+#   bench/gpu/prove.sh [ONNX RUNTIME] [RESULTS]
+#
+# Needs CMake and a C++20 compiler, and what bench/gpu/bundle.ts wrote to build/gpu/bundle; no Node and no
+# network. ONNX RUNTIME is PyPI's wheel of onnxruntime-gpu (1.30 is of CUDA 13), or a folder with
+# libonnxruntime and the providers' files; default: the wheel in build/gpu, put together from its parts
+# (`split -b 60M -d WHEEL WHEEL.part`) where it came so. CUDA's and TensorRT's libraries may be the
+# system's, on LD_LIBRARY_PATH, or those of pip's packages. RESULTS is a folder; default build/gpu/results.
+#
+# TERCEL_PROVE_STAND_IN=LIBCUDART runs all of it on the CPU, with the fake of the CUDA runtime, for a look at
+# the script itself. SECONDS_EACH and CYCLES make it shorter or longer (3 and 200).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+work=build/gpu
+results=${2:-$work/results}
+mkdir -p "$work" "$results"
+rm -f "$results"/*.jsonl
+say() { printf '\n=== %s\n' "$*" >&2; }
+
+[ -d "$work/bundle" ] || { echo "no $work/bundle: run \"npx tsx bench/gpu/bundle.ts\" where Node is" >&2; exit 2; }
+
+runtime=${1:-}
+if [ -z "$runtime" ]; then
+  for first in "$work"/*.whl.part00; do
+    [ -e "$first" ] && cat "${first%00}"* > "${first%.part00}"
+  done
+  runtime=$(ls "$work"/onnxruntime_gpu-*.whl 2> /dev/null | tail -1 || true)
+fi
+case $runtime in
+  *.whl)
+    if [ ! -e "$work/ort/onnxruntime" ]; then
+      say "unpacking $runtime"
+      python3 -m zipfile -e "$runtime" "$work/ort"
+    fi
+    runtime=$work/ort/onnxruntime/capi
+    ;;
+esac
+library=$(ls "${runtime:-nowhere}"/libonnxruntime.so* 2> /dev/null | head -1 || true)
+[ -n "$library" ] || { echo "no libonnxruntime in \"$runtime\": name a wheel of onnxruntime-gpu or a folder" >&2; exit 2; }
+
+# Of pip's packages: CUDA (nvidia/*/lib), TensorRT (tensorrt_libs).
+packages=$(python3 - << 'PYTHON' 2> /dev/null || true
+import glob, site, sys
+roots = list(dict.fromkeys(site.getsitepackages() + [p for p in sys.path if p.endswith("-packages")]))
+found = [d for root in roots for p in ("nvidia/*/lib", "tensorrt_libs") for d in glob.glob(f"{root}/{p}")]
+print(":".join(found))
+PYTHON
+)
+export LD_LIBRARY_PATH="$packages${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+
+say 'building the core, without Node'
+cmake -S . -B "$work/core" -DTERCEL_ADDON=OFF -DTERCEL_TESTS=ON -DCMAKE_BUILD_TYPE=Release > /dev/null
+cmake --build "$work/core" --parallel "$(nproc)" --target tercel_gpu > /dev/null
+
+failed=0
+options=(--seconds "${SECONDS_EACH:-3}" --cycles "${CYCLES:-200}")
+[ -z "${TERCEL_PROVE_STAND_IN:-}" ] || options+=(--stand-in "$TERCEL_PROVE_STAND_IN")
+prove() {
+  local name=$1
+  shift
+  say "$name"
+  "$work/core/tercel_gpu" "$library" "$work/bundle" "$@" "${options[@]}" > "$results/$name.jsonl" || failed=1
+}
+prove cuda --provider cuda
+if [ -n "$(ls $(echo "$LD_LIBRARY_PATH" | tr : ' ') 2> /dev/null | grep -m1 '^libnvinfer\.so' || true)" ] ||
+  ldconfig -p 2> /dev/null | grep -q libnvinfer.so; then
+  prove tensorrt --provider tensorrt outputs runs
+else
+  say 'TensorRT: its libraries are not there; not proved'
+fi
+if [ -n "${TERCEL_PROVE_STAND_IN:-}" ]; then
+  say 'PyTorch: not beside a stand-in'
+elif python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
+  say 'PyTorch'
+  python3 bench/gpu/torch_peer.py --seconds "${SECONDS_EACH:-3}" > "$results/pytorch.jsonl" || failed=1
+else
+  say 'PyTorch: not there, or it sees no GPU; not compared'
+fi
+say "results are in $results"
+grep -h '"holds":false' "$results"/*.jsonl >&2 && failed=1
+exit $failed
