@@ -198,6 +198,7 @@ export interface NativeAddon {
     hugePages: boolean;
     lockMemory: boolean;
     pinMemory: boolean;
+    neverPin: boolean;
     /** Empty for the system's. */
     cudaLibrary: string;
     logLevel: number;

@@ -231,6 +231,8 @@ export interface ModelStats {
   batching: { maxBatch: number; batch: number; delayUs: number; p99Us: number };
   /** Native threads started for the model. */
   lanes: number;
+  /** The GPU that it runs on, of `devices`; left out on a CPU. */
+  device?: number;
   /** Approximate median of one run, in microseconds; 0 before the first. */
   medianRunUs: number;
 }
@@ -316,7 +318,8 @@ export interface RuntimeOptions {
     /**
      * Pin the arena by the CUDA runtime, so that GPUs copy from and to it by themselves: tensors of
      * allocate(), request bodies, batches. Needs libcudart 12 or 13 and a GPU, else the first model or
-     * allocation throws ModelError. True for the system's libcudart, or the path of one. Default false.
+     * allocation throws ModelError. True for the system's libcudart, or the path of one; false: never.
+     * Default: from the first model on that runs on a GPU, as far as the CUDA runtime allows.
      */
     pin?: boolean | string;
   };

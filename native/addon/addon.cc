@@ -25,7 +25,7 @@ namespace tercel::addon {
 
 namespace {
 
-// start({library, maxBytes, hugePages, lockMemory, pinMemory, cudaLibrary, logLevel})
+// start({library, maxBytes, hugePages, lockMemory, pinMemory, neverPin, cudaLibrary, logLevel})
 napi_value Start(napi_env env, napi_callback_info info) {
   napi_value args[1];
   auto* self = ReadCall<AddonEnv>(env, info, args);
@@ -36,6 +36,7 @@ napi_value Start(napi_env env, napi_callback_info info) {
   options.arena.pages.huge = Flag(object, "hugePages");
   options.arena.pages.lock = Flag(object, "lockMemory");
   options.arena.pages.pin = Flag(object, "pinMemory");
+  options.never_pin = Flag(object, "neverPin");
   options.cuda_library = Text(object, "cudaLibrary");
   options.log_level = static_cast<int>(Integer(object, "logLevel", 3));
   Runtime* runtime = nullptr;

@@ -99,6 +99,9 @@ napi_value DescribeModelStats(napi_env env, Model& model) {
   SetCount(object, "queued", stats.queued);
   SetCount(object, "running", stats.running);
   SetCount(object, "lanes", stats.lanes);
+  if (const DeviceRunner* runner = model.device()) {
+    object["device"] = Napi::Number::New(env, runner->device()->id());
+  }
   SetCount(object, "executions", stats.runs + model.sync_runs());
   SetCount(object, "rows", stats.rows + model.sync_runs());
   SetCount(object, "retriedBatches", stats.retried);

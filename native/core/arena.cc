@@ -53,6 +53,7 @@ struct Arena::Span {
 struct Arena::Slab {
   size_t bytes;
   uint32_t pages;
+  bool pinned;  // by Pin, or after it
   // The span that a page belongs to: every page of a small span, the first and last of others.
   // Pages beyond kSlabPages exist only in slabs with one allocation and need no entry.
   Span* page_map[kSlabPages];
@@ -96,7 +97,7 @@ Arena::~Arena() {
       page += span->pages;
       delete span;
     }
-    options_.unmap(slab, slab->bytes, options_.pages);
+    Unmap(slab);
   }
 }
 
@@ -205,7 +206,18 @@ Arena::Slab* Arena::MapSlab(size_t pages) {
 void Arena::UnmapSlab(Slab* slab) {
   reserved_.fetch_sub(slab->bytes);
   slab_count_.fetch_sub(1);
+  Unmap(slab);
+}
+
+void Arena::Unmap(Slab* slab) {
+  if (slab->pinned) UnpinPages(slab);
   options_.unmap(slab, slab->bytes, options_.pages);
+}
+
+void Arena::Pin() {
+  if (options_.pages.pin || pins_.exchange(true)) return;
+  std::lock_guard<std::mutex> lock(pages_mutex_);
+  for (Slab* slab : slabs_) slab->pinned = slab->pinned || PinPages(slab, slab->bytes);
 }
 
 Arena::Span* Arena::TakePages(size_t pages) {
@@ -231,7 +243,10 @@ Arena::Span* Arena::TakePages(size_t pages) {
   span->slab = slab;
   span->first_page = kHeaderPages;
   span->pages = slab->pages - kHeaderPages;
+  // Without the lock, as it takes milliseconds; Pin may come in between.
+  slab->pinned = pins_ && PinPages(slab, slab->bytes);
   lock.lock();
+  if (pins_ && !slab->pinned) slab->pinned = PinPages(slab, slab->bytes);
   slabs_.insert(slab);
   return SplitFree(span, pages);
 }
@@ -335,7 +350,7 @@ ArenaStats Arena::Stats() const {
   stats.slabs = slab_count_.load();
   stats.huge_pages = huge_available_;
   stats.locked = options_.pages.lock;
-  stats.pinned = options_.pages.pin;
+  stats.pinned = options_.pages.pin || pins_;
   return stats;
 }
 

@@ -73,6 +73,10 @@ class Arena {
   // REQUIRES: `data` came from Allocate of this arena and is not yet freed. Null is ignored.
   void Free(void* data);
 
+  // Pins what the arena has and will have, as far as the CUDA runtime does it; once. For an arena that
+  // was not made so: then what cannot be pinned is refused. REQUIRES: OpenCudaRuntime succeeded.
+  void Pin();
+
   // Returns wholly free slabs to the system; the number of bytes given back.
   size_t Trim();
 
@@ -94,6 +98,7 @@ class Arena {
   Span* TakePages(size_t pages);  // REQUIRES: pages_mutex_ not held; the span is large
   Slab* MapSlab(size_t pages);
   void UnmapSlab(Slab* slab);
+  void Unmap(Slab* slab);
   void ReturnPages(Span* span);               // REQUIRES: pages_mutex_ held
   Span* SplitFree(Span* span, size_t pages);  // REQUIRES: pages_mutex_ held
   void Count(size_t bytes);
@@ -106,6 +111,7 @@ class Arena {
   std::set<Span*, BySize> free_spans_;  // protected by pages_mutex_
   std::set<Slab*> slabs_;               // protected by pages_mutex_
 
+  std::atomic<bool> pins_{false};  // Pin was called
   std::atomic<uint64_t> reserved_{0};
   std::atomic<uint64_t> slab_count_{0};
   std::atomic<uint64_t> leased_{0};

@@ -40,7 +40,8 @@ using CudaEvent = void*;
   X(event_record, cudaEventRecord, (CudaEvent event, CudaStream stream)) \
   X(event_query, cudaEventQuery, (CudaEvent event)) \
   X(event_synchronize, cudaEventSynchronize, (CudaEvent event)) \
-  X(event_elapsed, cudaEventElapsedTime, (float* ms, CudaEvent start, CudaEvent end))
+  X(event_elapsed, cudaEventElapsedTime, (float* ms, CudaEvent start, CudaEvent end)) \
+  X(exchange_capture_mode, cudaThreadExchangeStreamCaptureMode, (int* mode)) /* this thread's */
 // clang-format on
 
 // Enum values of the runtime's.
@@ -51,6 +52,7 @@ inline constexpr unsigned kCudaStreamNonBlocking = 1;  // no order with the defa
 inline constexpr unsigned kCudaEventBlockingSync = 1;  // who waits sleeps
 inline constexpr unsigned kCudaEventDisableTiming = 2;
 inline constexpr int kCudaNotReady = 600;
+inline constexpr int kCudaCaptureRelaxed = 2;    // this thread's calls spoil nobody's graph
 inline constexpr int kCudaCapabilityMajor = 75;  // attributes of a device
 inline constexpr int kCudaCapabilityMinor = 76;
 

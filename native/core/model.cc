@@ -189,6 +189,7 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   if (Status s = model->ReadMetadata(); !s.ok()) return fail(s);
   if (no_capture.owns_lock()) no_capture.unlock();
   if (model->device_) {
+    runtime->PinForGpu();
     status = model->device_->Attach(session, model->inputs_, model->outputs_);
     if (!status.ok()) return fail(status);
   }

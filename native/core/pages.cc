@@ -13,7 +13,31 @@ namespace tercel {
 namespace {
 // For the contexts of all devices, not only the first one's (cudaHostRegisterPortable).
 constexpr unsigned kForAllDevices = 1;
+
+// ONNX Runtime allocates while it captures a CUDA graph, and so do others: registering memory must not
+// spoil it.
+class Relaxed {
+ public:
+  Relaxed() { (void)TheCudaRuntime()->exchange_capture_mode(&mode_); }
+  ~Relaxed() { (void)TheCudaRuntime()->exchange_capture_mode(&mode_); }
+
+ private:
+  int mode_ = kCudaCaptureRelaxed;
+};
 }  // namespace
+
+bool PinPages(void* data, size_t bytes) {
+  const Relaxed relaxed;
+  if (TheCudaRuntime()->host_register(data, bytes, kForAllDevices) == 0) return true;
+  // Else whoever looks for errors of this thread's next kernels finds this one.
+  (void)TheCudaRuntime()->get_last_error();
+  return false;
+}
+
+void UnpinPages(void* data) {
+  const Relaxed relaxed;
+  (void)TheCudaRuntime()->host_unregister(data);
+}
 
 void* MapPages(size_t bytes, size_t alignment, const PageOptions& options) {
   // Map once with room to align, then give the margins back.
@@ -33,9 +57,7 @@ void* MapPages(size_t bytes, size_t alignment, const PageOptions& options) {
     munmap(data, bytes);
     return nullptr;
   }
-  if (options.pin && TheCudaRuntime()->host_register(data, bytes, kForAllDevices) != 0) {
-    // Else whoever looks for errors of this thread's next kernels finds this one.
-    (void)TheCudaRuntime()->get_last_error();
+  if (options.pin && !PinPages(data, bytes)) {
     munmap(data, bytes);
     return nullptr;
   }
@@ -44,7 +66,7 @@ void* MapPages(size_t bytes, size_t alignment, const PageOptions& options) {
 
 void UnmapPages(void* data, size_t bytes, const PageOptions& options) {
   // Nobody copies any more: what a GPU may use is held by a lease.
-  if (options.pin) (void)TheCudaRuntime()->host_unregister(data);
+  if (options.pin) UnpinPages(data);
   munmap(data, bytes);
 }
 

@@ -19,6 +19,11 @@ struct PageOptions {
 void* MapPages(size_t bytes, size_t alignment, const PageOptions& options);
 void UnmapPages(void* data, size_t bytes, const PageOptions& options);
 
+// The same for memory that is there. False when the CUDA runtime does not pin it.
+// REQUIRES: OpenCudaRuntime succeeded.
+bool PinPages(void* data, size_t bytes);
+void UnpinPages(void* data);
+
 // Whether the system hands out huge pages on request.
 bool HugePagesAvailable();
 

@@ -47,6 +47,7 @@ std::atomic<Runtime*> the_runtime{nullptr};
 
 Runtime::Runtime(const RuntimeOptions& options)
     : arena_(options.arena),
+      never_pin_(options.never_pin),
       budget_(static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))) {}
 
 Status Runtime::Get(const RuntimeOptions& options, Runtime** out) {

@@ -25,6 +25,7 @@ struct RuntimeOptions {
   std::string library;  // path of libonnxruntime
   ArenaOptions arena;
   std::string cuda_library;  // where the arena is pinned: path of libcudart; empty is the system's
+  bool never_pin = false;    // also where models run on a GPU
   int log_level = 4;         // ORT's: 0 verbose to 4 fatal
 };
 
@@ -47,6 +48,10 @@ class Runtime {
   // Describes plain CPU memory.
   const OrtMemoryInfo* cpu_memory() const { return cpu_memory_; }
   Arena* arena() { return &arena_; }
+  // A model runs on a GPU: what is copied from and to it is better pinned.
+  void PinForGpu() {
+    if (!never_pin_) arena_.Pin();
+  }
   LeaseTable* lease_table() { return &lease_table_; }
   CopyCounters* copies() { return &copies_; }
   DeadlineClock* deadline_clock() { return &deadline_clock_; }
@@ -81,6 +86,7 @@ class Runtime {
   static void AtExit();
 
   Arena arena_;
+  const bool never_pin_;
   LeaseTable lease_table_;
   CopyCounters copies_;
   DeadlineClock deadline_clock_;

@@ -76,6 +76,33 @@ TEST(SlabsArePinnedOnceAndLetGo) {
   CHECK_EQ(counts->strange.load(), 0);
 }
 
+TEST(AnArenaIsPinnedLaterAsFarAsThatGoes) {
+  FakeCuda* counts = OpenFakeCuda();
+  {
+    Arena arena{ArenaOptions()};
+    void* before = arena.Allocate(1 << 20);
+    CHECK_EQ(counts->registered.load(), 0);
+    arena.Pin();
+    arena.Pin();
+    CHECK_EQ(counts->registered.load(), 1);
+    CHECK(arena.Stats().pinned);
+    void* after = arena.Allocate(100 << 20);
+    CHECK_EQ(counts->registered.load(), 2);
+    // What cannot be pinned is memory all the same.
+    counts->registrations_left = 0;
+    void* unpinned = arena.Allocate(100 << 20);
+    CHECK(unpinned != nullptr);
+    counts->registrations_left = -1;
+    CHECK_EQ(counts->registered.load(), 2);
+    for (void* data : {before, after, unpinned}) arena.Free(data);
+    arena.Trim();
+    CHECK_EQ(counts->registered.load(), 0);
+    CHECK(arena.Allocate(64) != nullptr);
+  }
+  CHECK_EQ(counts->registered.load(), 0);
+  CHECK_EQ(counts->strange.load(), 0);
+}
+
 TEST(MemoryThatCannotBePinnedIsRefusedAndGivenBack) {
   FakeCuda* counts = OpenFakeCuda();
   Arena arena(Pinned());

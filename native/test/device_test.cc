@@ -172,7 +172,7 @@ TEST(CopiesGoOnBesideRuns) {
     for (int i = 0; i < lanes; ++i) CHECK_OK(model->scheduler().Submit(job(1)));
     inbox->Wait(static_cast<size_t>(lanes));
     const int64_t start = NowNs();
-    for (int i = 0; i < kJobs; ++i) CHECK_OK(model->scheduler().Submit(job(1000)));
+    for (int i = 0; i < kJobs; ++i) CHECK_OK(model->scheduler().Submit(job(1500)));
     inbox->Wait(static_cast<size_t>(lanes + kJobs));
     return NowNs() - start;
   };

@@ -107,6 +107,7 @@ export function startRuntime(): void {
     hugePages: settings.arena?.hugePages ?? true,
     lockMemory: settings.arena?.lock ?? false,
     pinMemory: pin !== undefined && pin !== false,
+    neverPin: pin === false,
     cudaLibrary: typeof pin === 'string' ? pin : '',
     logLevel: logLevelCode(settings.logLevel),
   });

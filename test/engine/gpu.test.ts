@@ -59,7 +59,7 @@ describe.skipIf(process.platform !== 'linux')('a model on a GPU', () => {
     expect(after.copiesIn.bytes - before.copiesIn.bytes).toBe(50 * 32 + 16);
     expect(after.copiesOut.bytes - before.copiesOut.bytes).toBe(50 * 32 + 16);
     expect(after.copiesIn.us).toBeGreaterThan(before.copiesIn.us);
-    expect(model.stats().lanes).toBe(2);
+    expect(model.stats()).toMatchObject({ lanes: 2, device: 0 });
   });
 
   it('is warmed on each lane, with a graph for each size of batch', async () => {
