@@ -64,16 +64,17 @@ export interface GpuOptions {
    * CUDA graphs (of the CUDA provider): a run is then one launch instead of one for each kernel. True:
    * for batches of 1, 2, 4 and so on up to maxBatch, and the preferred sizes; or for these sizes. Smaller
    * batches are filled up to the next size. The graph must run on the GPU as a whole, without control
-   * flow. Default false.
+   * flow; with TensorRT among the providers there are none. Default false.
    */
   graphs?: boolean | readonly number[];
   /** TensorRT may compute in half precision, or in 8 bits where the model is quantised. Default 'fp32'. */
   precision?: 'fp32' | 'fp16' | 'bf16' | 'int8';
   /**
    * Where TensorRT's engines and timings are kept, by model, GPU, driver and versions; false: nowhere.
-   * Building an engine takes minutes: meanwhile a repository's model is served by the next provider, and
-   * of the processes that want the same one, one builds it. Default: `tercel/engines` in the user's cache
-   * folder (XDG_CACHE_HOME, or ~/.cache).
+   * Building an engine takes minutes, and of the processes that share the folder one builds at a time:
+   * loadModel() and engine.load() wait, a repository's model is served by the next provider meanwhile. Default:
+   * `tercel/engines` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache); where that cannot be used, a
+   * process warning says so, and nothing is kept.
    */
   engineCache?: string | false;
 }
@@ -134,7 +135,7 @@ export interface ModelOptions {
    * than a thread hop and nothing is in flight, 'always', or 'never'. Default 'auto'.
    */
   inline?: 'auto' | 'always' | 'never';
-  /** External data files by the name the model gives them, for a model given as bytes. */
+  /** External data files by the name the model gives them, instead of those beside it. */
   externalData?: Record<string, Uint8Array>;
   /** Shared libraries with custom operators. */
   customOpLibraries?: string[];

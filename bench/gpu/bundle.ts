@@ -3,6 +3,8 @@
 //
 // The bundle is small, to be carried: weights are numbers that the graph computes when it is loaded, and
 // the benchmarks' inputs are named patterns. Expected outputs are the CPU's, but for the cases of others.
+// With --stand-in the program is run on it, short, with the CPU and a fake of CUDA in the GPU's place.
+import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +20,7 @@ import {
   type TensorFields,
 } from '../../models/onnx.js';
 import { dtypeCodes } from '../../src/tensor.js';
+import { libraryPath } from '../models.js';
 import { dataSetCases, hasSharedModels, lightCases } from '../../test/support/shared.js';
 
 const bundle = fileURLToPath(new URL('../../build/gpu/bundle', import.meta.url));
@@ -220,6 +223,14 @@ mkdirSync(bundle, { recursive: true });
 await benchmarks();
 roof();
 const written = await conformance();
+if (process.argv.includes('--stand-in')) {
+  const built = fileURLToPath(new URL('../../build/tests', import.meta.url));
+  const fake = path.join(built, 'fake-cuda', 'libcudart.so.12');
+  const options = ['--stand-in', fake, '--cycles', '3', 'outputs', 'cycles'];
+  execFileSync(path.join(built, 'tercel_gpu'), [libraryPath(), bundle, ...options], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+}
 console.log(
   `wrote ${written} cases with expected outputs, and the benchmarks, to build/gpu/bundle`,
 );

@@ -31,11 +31,12 @@ if [ -z "$runtime" ]; then
 fi
 case $runtime in
   *.whl)
-    if [ ! -e "$work/ort/onnxruntime" ]; then
+    unpacked=$work/ort/$(basename "$runtime" .whl)
+    if [ ! -e "$unpacked/onnxruntime" ]; then
       say "unpacking $runtime"
-      python3 -m zipfile -e "$runtime" "$work/ort"
+      python3 -m zipfile -e "$runtime" "$unpacked"
     fi
-    runtime=$work/ort/onnxruntime/capi
+    runtime=$unpacked/onnxruntime/capi
     ;;
 esac
 library=$(ls "${runtime:-nowhere}"/libonnxruntime.so* 2> /dev/null | head -1 || true)
@@ -49,7 +50,9 @@ found = [d for root in roots for p in ("nvidia/*/lib", "tensorrt_libs") for d in
 print(":".join(found))
 PYTHON
 )
-export LD_LIBRARY_PATH="$packages${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+if [ -n "$packages" ]; then
+  export LD_LIBRARY_PATH="$packages${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
 
 say 'building the core, without Node'
 cmake -S . -B "$work/core" -DTERCEL_ADDON=OFF -DTERCEL_TESTS=ON -DCMAKE_BUILD_TYPE=Release > /dev/null
@@ -65,8 +68,7 @@ prove() {
   "$work/core/tercel_gpu" "$library" "$work/bundle" "$@" "${options[@]}" > "$results/$name.jsonl" || failed=1
 }
 prove cuda --provider cuda
-if [ -n "$(ls $(echo "$LD_LIBRARY_PATH" | tr : ' ') 2> /dev/null | grep -m1 '^libnvinfer\.so' || true)" ] ||
-  ldconfig -p 2> /dev/null | grep -q libnvinfer.so; then
+if python3 -c 'import ctypes; ctypes.CDLL("libnvinfer.so.10")' 2> /dev/null; then
   prove tensorrt --provider tensorrt outputs runs
 else
   say 'TensorRT: its libraries are not there; not proved'

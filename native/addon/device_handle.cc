@@ -12,13 +12,17 @@ namespace tercel::addon {
 
 namespace {
 
-// A typed array's memory; null when it is none.
+// A typed array's memory, also over a SharedArrayBuffer. REQUIRES: it is one, as TypeScript checked.
 uint8_t* Bytes(napi_env env, napi_value array, size_t* bytes) {
-  const Napi::Value value(env, array);
-  if (!value.IsTypedArray()) return nullptr;
-  const auto typed = value.As<Napi::TypedArray>();
-  *bytes = typed.ByteLength();
-  return static_cast<uint8_t*>(typed.ArrayBuffer().Data()) + typed.ByteOffset();
+  static const size_t kSizes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 2};  // by napi_typedarray_type
+  napi_typedarray_type type = napi_uint8_array;
+  size_t length = 0;
+  void* data = nullptr;
+  *bytes = 0;
+  if (!Ok(napi_get_typedarray_info(env, array, &type, &length, &data, nullptr, nullptr)))
+    return nullptr;
+  *bytes = length * kSizes[type];
+  return static_cast<uint8_t*>(data);
 }
 
 // A copy that JS does not wait for, by way of a lease: JS may do what it likes with its own meanwhile.

@@ -197,7 +197,8 @@ napi_value ModelHandle::RunHere() {
     Request::Output& output = request_.outputs[i];
     if (!output.given) Predict(i, &output, writer);
     const OrtValue* value = nullptr;
-    if (output.given || output.predicted) {
+    const bool is_input = model->output_plans()[output.index].input() >= 0;
+    if ((output.given && !is_input) || output.predicted) {
       status = CachedTensor(&output_cache_[output.index], output.argument, &value);
       if (!status.ok()) return env_->Throw(status);
     }
@@ -226,7 +227,9 @@ napi_value ModelHandle::RunHere() {
   }
   // What ORT allocated is ours now, whether the run went well or not.
   for (size_t i = 0; i < count; ++i) {
-    const bool fixed = request_.outputs[i].given || request_.outputs[i].predicted;
+    const Request::Output& output = request_.outputs[i];
+    const bool is_input = model->output_plans()[output.index].input() >= 0;
+    const bool fixed = (output.given && !is_input) || output.predicted;
     if (!fixed && output_values_[i]) owned_.emplace_back(output_values_[i]);
   }
   if (failed) {
@@ -241,7 +244,21 @@ napi_value ModelHandle::RunHere() {
   if (count != 1 && !Ok(napi_create_array_with_length(env, count, &results))) return nullptr;
   for (size_t i = 0; i < count; ++i) {
     const Request::Output& output = request_.outputs[i];
-    if (output.given) continue;
+    if (output.given) {
+      if (model->output_plans()[output.index].input() < 0) continue;
+      Numbers numbers;
+      status = ReadNumbers(output_values_[i], &numbers);
+      if (status.ok() && numbers.bytes != output.argument.bytes) {
+        status = Status::InvalidInput("output \"" + model->outputs()[output.index].name +
+                                      "\" is an input of another shape");
+      }
+      if (!status.ok()) {
+        owned_.clear();
+        return env_->Throw(status);
+      }
+      if (numbers.bytes) std::memcpy(output.argument.data, numbers.data, numbers.bytes);
+      continue;
+    }
     napi_value data = nullptr;
     if (output.predicted) {
       const Argument& argument = output.argument;
@@ -444,7 +461,7 @@ napi_value ModelHandle::Submit() {
     if (output.given) {
       const Argument& argument = output.argument;
       result.how = RunJob::Result::kCopy;
-      if (in_place(argument)) {
+      if (in_place(argument) && model_->output_plans()[output.index].input() < 0) {
         result.how = RunJob::Result::kInPlace;
         status = MakeTensor(runtime, argument.type(), argument.dims, argument.rank, argument.data,
                             argument.bytes, &value);

@@ -158,7 +158,11 @@ Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
       numbers->bytes = row_bytes * rows;
       numbers->dims[0] = rows;
     }
-    if (share_results) holder->outputs = shared_outputs;
+    if (share_results) {
+      holder->outputs = shared_outputs;
+      // An output that is an input lies where that does.
+      holder->lease = block->lease();
+    }
     return {};
   }
   numbers->dtype = value.dtype;

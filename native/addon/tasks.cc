@@ -70,6 +70,12 @@ void LoadTask::Work() {
         },
         &model_);
   } while (status_.code() == Code::kAborted && !cancellation_.cancelled());
+  // An .ort file may be used where it lies.
+  for (const auto& [key, value] : options.config) {
+    if (status_.ok() && key == "session.use_ort_model_bytes_directly" && value == "1") {
+      model_->Keep(std::move(bytes));
+    }
+  }
   bytes = {};
   external_bytes = {};
 }

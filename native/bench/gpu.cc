@@ -415,6 +415,7 @@ void Roof() {
 double RawBandwidth(bool in, size_t bytes) {
   const CudaRuntime* cuda = device->cuda();
   Ref<Lease> host = Lease::Take(runtime->arena(), bytes);
+  if (!host) Stop("copies: no memory on the host");
   Ref<DeviceLease> there;
   Must(device->Allocate(bytes, &there), "copies");
   CudaStream stream = nullptr;

@@ -149,12 +149,38 @@ Status Binding::MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot) {
     return Status::InvalidInput(what + ": expected " + std::to_string(slot->bytes) + " bytes, got " +
                                 std::to_string(wish.lease->bytes()));
   } else {
+    // A graph may write an output before it has read every input.
+    const bool is_written = outputs_.size() > 0;
+    for (const auto* slots : {&inputs_, &outputs_}) {
+      for (const Slot& other : *slots) {
+        if (!is_written || other.on_device.get() != wish.lease.get()) continue;
+        return Status::InvalidInput(what + " and \"" + other.info->name + "\" share their memory");
+      }
+    }
     slot->on_device = wish.lease;
   }
   OrtValue* value = nullptr;
   status = MakeTensor(runner->memory(), slot->dtype, slot->dims.data(), slot->dims.size(),
                       slot->on_device->data(), slot->bytes, &value);
   slot->value.reset(value);
+  return status;
+}
+
+// An output that is an input has that one's memory.
+Status Binding::ShareInput(const Slot& input, Slot* output) {
+  if (output->bytes != input.bytes) {
+    return Status::InvalidInput("bind: output \"" + output->info->name +
+                                "\" is the input of the same name, and has its shape");
+  }
+  output->lease = input.lease;
+  output->on_device = input.on_device;
+  void* data = input.lease ? input.lease->data() : input.on_device->data();
+  const OrtMemoryInfo* memory =
+      input.lease ? model_->runtime()->cpu_memory() : model_->device()->memory();
+  OrtValue* value = nullptr;
+  Status status = MakeTensor(memory, output->dtype, output->dims.data(), output->dims.size(), data,
+                             output->bytes, &value);
+  output->value.reset(value);
   return status;
 }
 
@@ -235,6 +261,10 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& in
     const ValueInfo& info = m->outputs()[i];
     Status s = binding->MakeSlot("output", info, *wishes[i].dims, wishes[i], &slot);
     if (!s.ok()) return s;
+    if (const int input = m->output_plans()[i].input(); input >= 0 && slot.value) {
+      s = binding->ShareInput(binding->inputs_[static_cast<size_t>(input)], &slot);
+      if (!s.ok()) return s;
+    }
     if (!binding->on_runner_) {
       if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
     }

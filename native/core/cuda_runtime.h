@@ -74,4 +74,17 @@ struct CudaRuntime {
 // Null before the first success.
 const CudaRuntime* TheCudaRuntime();
 
+// While it lives, what this thread asks of the CUDA runtime spoils nobody's graph.
+// REQUIRES: OpenCudaRuntime succeeded.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { (void)TheCudaRuntime()->exchange_capture_mode(&mode_); }
+  ~RelaxedCapture() { (void)TheCudaRuntime()->exchange_capture_mode(&mode_); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  int mode_ = kCudaCaptureRelaxed;
+};
+
 }  // namespace tercel

@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "clock.h"
 
@@ -13,6 +14,8 @@ namespace {
 constexpr int kRunsAtOnce = 4;
 // Four sizes to a doubling, as in the arena: what is kept fits what comes next.
 constexpr size_t kLeastPiece = 512;
+// More is given back at once: ONNX Runtime's arenas and other processes want it too.
+constexpr size_t kMostKeptBytes = size_t{256} << 20;
 
 size_t PieceSize(size_t bytes) {
   if (bytes <= kLeastPiece) return kLeastPiece;
@@ -31,9 +34,37 @@ std::vector<Device*>& Devices() {
 
 }  // namespace
 
-std::shared_mutex& CudaCaptureMutex() {
-  static auto* mutex = new std::shared_mutex;
-  return *mutex;
+CaptureGate& CaptureGate::Get() {
+  static auto* gate = new CaptureGate;
+  return *gate;
+}
+
+void CaptureGate::Enter() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [this] { return !alone_ && waiting_ == 0; });
+  ++inside_;
+}
+
+void CaptureGate::Leave() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (--inside_ == 0 && waiting_ > 0) changed_.notify_all();
+}
+
+bool CaptureGate::TryEnterAlone(int64_t wait_ns) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  ++waiting_;
+  const bool entered = changed_.wait_for(lock, std::chrono::nanoseconds(wait_ns),
+                                         [this] { return !alone_ && inside_ == 0; });
+  --waiting_;
+  if (entered) alone_ = true;
+  if (!entered) changed_.notify_all();
+  return entered;
+}
+
+void CaptureGate::LeaveAlone() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  alone_ = false;
+  changed_.notify_all();
 }
 
 Status CudaStatus(const CudaRuntime* cuda, int error, Code code, const char* what) {
@@ -99,11 +130,12 @@ Status Device::Allocate(size_t bytes, Ref<DeviceLease>* out) {
       *out = Ref<DeviceLease>(new DeviceLease(this, kept->second.back(), bytes, size));
       kept->second.pop_back();
       leased_bytes_ += size;
+      kept_bytes_ -= size;
       leases_.insert((*out)->data());
       return {};
     }
   }
-  const std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex());
+  const NoCapture no_capture;
   void* data = nullptr;
   // The thread may have another GPU, or none yet.
   int error = cuda_->set_device(id_);
@@ -128,10 +160,21 @@ Status Device::Allocate(size_t bytes, Ref<DeviceLease>* out) {
 }
 
 void Device::Return(DeviceLease* lease) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  kept_[lease->size_].push_back(lease->data_);
-  leased_bytes_ -= lease->size_;
-  leases_.erase(lease->data_);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    leased_bytes_ -= lease->size_;
+    leases_.erase(lease->data_);
+    if (kept_bytes_ + lease->size_ <= kMostKeptBytes) {
+      kept_bytes_ += lease->size_;
+      kept_[lease->size_].push_back(lease->data_);
+      return;
+    }
+    reserved_bytes_ -= lease->size_;
+  }
+  // The thread may be inside the gate already.
+  const RelaxedCapture relaxed;
+  (void)cuda_->set_device(id_);
+  (void)cuda_->free(lease->data_);
 }
 
 bool Device::HasLeaseAt(const void* data) {
@@ -140,7 +183,7 @@ bool Device::HasLeaseAt(const void* data) {
 }
 
 size_t Device::Trim() {
-  const std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex());
+  const NoCapture no_capture;
   return FreeKept();
 }
 
@@ -152,6 +195,7 @@ size_t Device::FreeKept() {
     unused.swap(kept_);
     for (const auto& [size, pieces] : unused) bytes += size * pieces.size();
     reserved_bytes_ -= bytes;
+    kept_bytes_ = 0;
   }
   if (bytes == 0) return 0;
   (void)cuda_->set_device(id_);
@@ -162,6 +206,7 @@ size_t Device::FreeKept() {
 }
 
 Status Device::MemoryInfo(size_t* free, size_t* total) {
+  const NoCapture no_capture;
   Status status = CudaStatus(cuda_, cuda_->set_device(id_), Code::kRun, "cannot use the GPU");
   if (!status.ok()) return status;
   return CudaStatus(cuda_, cuda_->memory_info(free, total), Code::kRun,
@@ -171,7 +216,7 @@ Status Device::MemoryInfo(size_t* free, size_t* total) {
 Status Device::Clear(void* data, size_t bytes) {
   const char* const what = "cannot clear memory of the GPU";
   Status status = CudaStatus(cuda_, cuda_->set_device(id_), Code::kRun, "cannot use the GPU");
-  const std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex());
+  const NoCapture no_capture;
   if (status.ok()) status = CudaStatus(cuda_, cuda_->memset(data, 0, bytes), Code::kRun, what);
   // On the default stream, for which no other waits.
   if (status.ok()) status = CudaStatus(cuda_, cuda_->stream_synchronize(nullptr), Code::kRun, what);
@@ -181,7 +226,7 @@ Status Device::Clear(void* data, size_t bytes) {
 Status Device::Copy(void* to, const void* from, size_t bytes, int kind) {
   Status status = CudaStatus(cuda_, cuda_->set_device(id_), Code::kRun, "cannot use the GPU");
   if (!status.ok()) return status;
-  const std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex());
+  const NoCapture no_capture;
   CudaStream stream = nullptr;
   {
     std::lock_guard<std::mutex> lock(mutex_);

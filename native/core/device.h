@@ -5,13 +5,13 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
-#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -120,7 +120,7 @@ class Device {
   Status Start();
   Status Copy(void* to, const void* from, size_t bytes, int kind);
   void Return(DeviceLease* lease);
-  size_t FreeKept();  // REQUIRES: CudaCaptureMutex held
+  size_t FreeKept();  // REQUIRES: inside the gate
 
   const int id_;
   const CudaRuntime* const cuda_;
@@ -135,6 +135,7 @@ class Device {
   std::vector<CudaStream> streams_;               // for copies that somebody waits for
   uint64_t reserved_bytes_ = 0;
   uint64_t leased_bytes_ = 0;
+  uint64_t kept_bytes_ = 0;
   std::set<const uint8_t*> leases_;
   uint64_t allocations_ = 0;
 
@@ -149,9 +150,36 @@ class Device {
 };
 
 // ONNX Runtime captures CUDA graphs in the global mode: while it does, memory that any thread of the
-// process takes from CUDA spoils the graph. Whoever captures holds it alone; whoever loads, runs or
-// allocates holds it with others.
-std::shared_mutex& CudaCaptureMutex();
+// process takes from CUDA spoils the graph. Whoever captures is alone with the GPUs; whoever loads,
+// runs or allocates is there with others. Not to be entered twice by one thread.
+class CaptureGate {
+ public:
+  static CaptureGate& Get();
+
+  // Waits for who captures, and for who is about to.
+  void Enter();
+  void Leave();
+  // False when others did not leave in time: a model may load for minutes.
+  bool TryEnterAlone(int64_t wait_ns);
+  void LeaveAlone();
+
+ private:
+  std::mutex mutex_;
+  // Protected by mutex_.
+  std::condition_variable changed_;
+  int inside_ = 0;
+  int waiting_ = 0;  // to be alone
+  bool alone_ = false;
+};
+
+// Inside the gate, with others, as long as it lives.
+class NoCapture {
+ public:
+  NoCapture() { CaptureGate::Get().Enter(); }
+  ~NoCapture() { CaptureGate::Get().Leave(); }
+  NoCapture(const NoCapture&) = delete;
+  NoCapture& operator=(const NoCapture&) = delete;
+};
 
 // What a call of the CUDA runtime returned, with what was tried: "copy to the GPU: out of memory".
 Status CudaStatus(const CudaRuntime* cuda, int error, Code code, const char* what);

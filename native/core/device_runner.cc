@@ -1,8 +1,8 @@
 #include "device_runner.h"
 
 #include <algorithm>
+#include <iterator>
 #include <mutex>
-#include <shared_mutex>
 
 #include "adaptive_lock.h"
 #include "binding.h"
@@ -12,8 +12,13 @@ namespace tercel {
 
 namespace {
 
-// Sets of shapes whose values a slot keeps; those with a graph are kept beside them.
+// Sets of shapes whose values a slot keeps, and graphs beside them.
 constexpr size_t kMaxPlans = 64;
+constexpr size_t kMaxGraphs = 64;
+// Others leave the GPU alone at the end of their runs, but a model may load for minutes: then it is
+// done without the graph, and tried again later.
+constexpr int64_t kWaitToCaptureNs = 100'000'000;
+constexpr int64_t kCaptureAgainNs = 1'000'000'000;
 // Waking a thread that sleeps until the GPU is done costs some 30 us; what ends sooner is waited for.
 constexpr int64_t kSpinNs = 60'000;
 
@@ -89,6 +94,7 @@ DeviceRunner::~DeviceRunner() {
 Status DeviceRunner::Attach(OrtSession* session, const std::vector<ValueInfo>& inputs,
                             const std::vector<ValueInfo>& outputs) {
   session_ = session;
+  knows_places_ = options_.memory != nullptr;
   // Older libraries do not say: then ONNX Runtime copies where a value lies elsewhere.
   if (!ort.SessionGetMemoryInfoForInputs || options_.memory) return {};
   auto read = [&](auto call, const std::vector<ValueInfo>& values) {
@@ -101,8 +107,11 @@ Status DeviceRunner::Attach(OrtSession* session, const std::vector<ValueInfo>& i
     }
     return status;
   };
-  Status status = read(ort.SessionGetMemoryInfoForInputs, inputs);
-  return status.ok() ? read(ort.SessionGetMemoryInfoForOutputs, outputs) : status;
+  // 1.23 fails where an output is an input or a constant.
+  knows_places_ = read(ort.SessionGetMemoryInfoForInputs, inputs).ok() &&
+                  read(ort.SessionGetMemoryInfoForOutputs, outputs).ok();
+  if (!knows_places_) on_host_.clear();
+  return {};
 }
 
 void DeviceRunner::SetGraphRows(std::vector<uint32_t> rows) {
@@ -110,23 +119,34 @@ void DeviceRunner::SetGraphRows(std::vector<uint32_t> rows) {
   graph_rows_ = std::move(rows);
 }
 
-DeviceRunner::Slot* DeviceRunner::TakeSlot(uint32_t rows, uint32_t* graph_rows) {
+uint32_t DeviceRunner::GraphRowsFor(int64_t rows) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto size = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
+  return size == graph_rows_.end() ? 0 : *size;
+}
+
+namespace {
+
+// What tells a thread from all others, also from those that have ended.
+const std::shared_ptr<const int>& ThisThread() {
+  thread_local const auto token = std::make_shared<const int>(0);
+  return token;
+}
+
+}  // namespace
+
+DeviceRunner::Slot* DeviceRunner::TakeSlot() {
   std::unique_lock<std::mutex> lock(mutex_);
-  *graph_rows = 0;
-  if (rows && options_.graphs) {
-    const auto size = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
-    if (size != graph_rows_.end()) *graph_rows = *size;
-  }
   slot_free_.wait(lock, [this] { return !free_.empty(); });
-  const auto owned_by = [&](std::thread::id owner) {
-    return std::find_if(free_.begin(), free_.end(), [&](Slot* s) { return s->owner == owner; });
+  const auto owned_by = [&](const std::shared_ptr<const int>& owner) {
+    return std::find_if(free_.begin(), free_.end(),
+                        [&](Slot* slot) { return slot->owner.lock() == owner; });
   };
-  auto chosen = owned_by(std::this_thread::get_id());
-  if (chosen == free_.end()) chosen = owned_by(std::thread::id());
+  auto chosen = owned_by(ThisThread());
+  if (chosen == free_.end()) chosen = owned_by(nullptr);
   if (chosen == free_.end()) chosen = free_.begin();
   Slot* slot = *chosen;
   free_.erase(chosen);
-  if (slot->owner == std::thread::id()) slot->owner = std::this_thread::get_id();
   return slot;
 }
 
@@ -139,17 +159,15 @@ void DeviceRunner::GiveSlot(Slot* slot) {
 }
 
 OrtStatus* DeviceRunner::Run(const OrtRunOptions* options, const RunCall& call) {
-  uint32_t graph_rows = 0;
-  Slot* slot = TakeSlot(call.rows, &graph_rows);
-  OrtStatus* failed = RunIn(slot, options, call, graph_rows);
+  Slot* slot = TakeSlot();
+  OrtStatus* failed = RunIn(slot, options, call);
   GiveSlot(slot);
   return failed;
 }
 
 OrtStatus* DeviceRunner::RunAlone(const std::function<OrtStatus*(const OrtRunOptions* options)>& run) {
-  const std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex());
-  std::unique_lock<std::mutex> lock(stream_mutex_, std::defer_lock);
-  if (options_.on_stream) lock.lock();
+  const NoCapture no_capture;
+  const std::lock_guard<std::mutex> lock(stream_mutex_);
   (void)cuda_->set_device(device_->id());
   device_->CountRun(false);
   return run(direct_options_.get());
@@ -199,20 +217,18 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     const Seen& value = seen[i];
     key.push_back(static_cast<int64_t>(reinterpret_cast<intptr_t>(name_of(i))));
     key.push_back(static_cast<int64_t>(value.where));
-    if (value.where != Seen::Where::kHost) {
-      // A graph reads and writes where it did when it was captured.
-      key.push_back(graph ? static_cast<int64_t>(reinterpret_cast<intptr_t>(value.data)) : 0);
-      continue;
-    }
+    key.push_back(static_cast<int64_t>(value.dtype));
     key.push_back(static_cast<int64_t>(value.rank));
     key.insert(key.end(), value.dims, value.dims + value.rank);
+    // A graph reads and writes where it did when it was captured.
+    const bool is_there = graph && value.where == Seen::Where::kDevice;
+    key.push_back(is_there ? static_cast<int64_t>(reinterpret_cast<intptr_t>(value.data)) : 0);
   }
-  auto found = slot->plans.find(key);
-  // Without the room for the call, the plan is of a smaller buffer.
-  bool grows = false;
+  // All of it first: a plan must not point into what was let go.
+  std::vector<std::pair<const char*, Ref<DeviceLease>>> grown;
   for (size_t i = 0; i < seen.size(); ++i) {
     if (seen[i].where != Seen::Where::kHost) continue;
-    Ref<DeviceLease>& buffer = slot->buffers[name_of(i)];
+    const Ref<DeviceLease>& buffer = slot->buffers[name_of(i)];
     if (buffer && buffer->bytes() >= seen[i].needed) continue;
     // By doubling, so that a slot that sees larger and larger shapes moves a few times only.
     const size_t bytes = std::max(seen[i].needed, buffer ? 2 * buffer->bytes() : 0);
@@ -223,15 +239,14 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     // Rows that fill up a batch hold numbers, whatever was there before.
     status = device_->Clear(larger->data(), larger->bytes());
     if (!status.ok()) return status;
-    buffer = std::move(larger);
-    grows = true;
+    grown.emplace_back(name_of(i), std::move(larger));
   }
-  if (grows) {
+  if (!grown.empty()) {
     // All plans of the slot: few grow, and each has most values.
     slot->plans.clear();
-    found = slot->plans.end();
+    for (auto& [name, larger] : grown) slot->buffers[name] = std::move(larger);
   }
-  if (found != slot->plans.end()) {
+  if (auto found = slot->plans.find(key); found != slot->plans.end()) {
     found->second.used = ++slot->runs;
     *out = &found->second;
     return {};
@@ -258,14 +273,16 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     (i < call.input_count ? plan.inputs : plan.outputs).push_back(value);
   }
   if (!status.ok()) return status;
-  if (slot->plans.size() >= kMaxPlans) {
-    auto oldest = slot->plans.end();
-    for (auto it = slot->plans.begin(); it != slot->plans.end(); ++it) {
-      if (it->second.graph) continue;
-      if (oldest == slot->plans.end() || it->second.used < oldest->second.used) oldest = it;
-    }
-    if (oldest != slot->plans.end()) slot->plans.erase(oldest);
+  size_t graphs = 0;
+  auto oldest = slot->plans.end();
+  for (auto it = slot->plans.begin(); it != slot->plans.end(); ++it) {
+    graphs += it->second.graph;
+    if (it->second.graph) continue;
+    if (oldest == slot->plans.end() || it->second.used < oldest->second.used) oldest = it;
   }
+  // A graph lives as long as the session, whoever still wants it.
+  if (graph && graphs >= kMaxGraphs) return {};
+  if (slot->plans.size() - graphs >= kMaxPlans) slot->plans.erase(oldest);
   *out = &(slot->plans[key] = std::move(plan));
   return {};
 }
@@ -323,12 +340,26 @@ int64_t DeviceRunner::Elapsed(CudaEvent start, CudaEvent end) {
   return cuda_->event_elapsed(&ms, start, end) == 0 ? static_cast<int64_t>(ms * 1e6f) : 0;
 }
 
-OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call,
-                               uint32_t graph_rows) {
+// Whether the thread may have graphs in this slot, which is then its own.
+bool DeviceRunner::MayCapture(Slot* slot) {
+  const auto owner = slot->owner.lock();
+  if (owner) return owner == ThisThread();
+  // What a thread that has ended captured is nobody's.
+  for (auto it = slot->plans.begin(); it != slot->plans.end();) {
+    it = it->second.graph ? slot->plans.erase(it) : std::next(it);
+  }
+  slot->owner = ThisThread();
+  return true;
+}
+
+OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call) {
   std::vector<Seen> seen(call.input_count + call.output_count);
   auto is_on_host = [this](const char* name) {
     return std::find(on_host_.begin(), on_host_.end(), name) != on_host_.end();
   };
+  // A replay looks at no value that it is given: what lies elsewhere would stay as it was.
+  bool may_capture = options_.graphs;
+  bool may_fill = true;  // only what the runner copies
   for (size_t i = 0; i < seen.size(); ++i) {
     const bool is_input = i < call.input_count;
     const OrtValue* value = is_input ? call.inputs[i] : call.outputs[i - call.input_count];
@@ -336,28 +367,39 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
     // What ONNX Runtime allocates, it copies.
     if (!value) return RunDirect(options, call);
     if (Status s = Look(value, !is_on_host(name), &seen[i]); !s.ok()) return ToOrt(s);
+    may_capture &= seen[i].where != Seen::Where::kOther;
+    may_fill &= seen[i].where == Seen::Where::kHost && seen[i].rank > 0;
   }
-
-  // A replay looks at no value that it is given: what lies elsewhere would stay as it was.
-  bool may_capture = options_.graphs && slot->owner == std::this_thread::get_id();
-  for (const Seen& value : seen) may_capture &= value.where != Seen::Where::kOther;
-  bool graph = may_capture && call.fixed;
-  if (may_capture && graph_rows) {
-    bool fills = true;
-    // Only what the runner copies may be filled up.
-    for (const Seen& value : seen) fills &= value.where == Seen::Where::kHost && value.rank > 0;
-    graph |= fills;
-    for (Seen& value : seen) {
-      if (!fills) break;
-      value.needed = value.bytes / call.rows * graph_rows;
-      value.dims[0] = graph_rows;
+  if (may_capture && NowNs() >= slot->no_capture_until) {
+    const int64_t own_rows = !seen.empty() && seen[0].rank > 0 ? seen[0].dims[0] : 0;
+    const uint32_t size = GraphRowsFor(call.rows ? call.rows : own_rows);
+    const bool fills = call.rows && size && may_fill;
+    const bool fits = size && size == own_rows;
+    if ((fills || fits || call.fixed) && MayCapture(slot)) {
+      std::vector<Seen> filled = seen;
+      for (Seen& value : filled) {
+        if (!fills) break;
+        value.needed = value.bytes / call.rows * size;
+        value.dims[0] = size;
+      }
+      bool gave_up = false;
+      OrtStatus* failed = RunStaged(slot, options, call, filled, true, &gave_up);
+      if (!gave_up) return failed;
     }
   }
+  return RunStaged(slot, options, call, seen, false, nullptr);
+}
 
+OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, const RunCall& call,
+                                   const std::vector<Seen>& seen, bool graph, bool* gave_up) {
   Status status = CudaStatus(cuda_, cuda_->set_device(device_->id()), Code::kRun, "cannot use the GPU");
   Plan* plan = nullptr;
   if (status.ok()) status = PlanFor(slot, call, seen, graph, &plan);
-  if (!status.ok()) return ToOrt(status);
+  if (!status.ok() || !plan) {
+    // There may be room for less than a whole graph's batch.
+    if (graph) *gave_up = true;
+    return graph ? nullptr : ToOrt(status);
+  }
 
   slot->inputs.clear();
   slot->outputs.clear();
@@ -367,16 +409,20 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
   for (size_t i = 0; i < call.output_count; ++i) {
     slot->outputs.push_back(plan->outputs[i] ? plan->outputs[i] : call.outputs[i]);
   }
-  std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
-  std::unique_lock<std::shared_mutex> capture(CudaCaptureMutex(), std::defer_lock);
-  graph && !plan->captured ? capture.lock() : no_capture.lock();
+  const bool captures = graph && !plan->captured;
+  if (captures && !CaptureGate::Get().TryEnterAlone(kWaitToCaptureNs)) {
+    slot->no_capture_until = NowNs() + kCaptureAgainNs;
+    slot->plans.erase(slot->key);
+    *gave_up = true;
+    return nullptr;
+  }
+  if (!captures) CaptureGate::Get().Enter();
   size_t in_copies = 0, in_bytes = 0, out_copies = 0, out_bytes = 0;
   OrtStatus* failed = nullptr;
   status = CopyIn(slot, call, seen, &in_bytes, &in_copies);
   auto run = [&](const OrtRunOptions* how) {
     failed = ort.Run(session_, how, call.input_names, slot->inputs.data(), call.input_count,
                      call.output_names, call.output_count, slot->outputs.data());
-    if (graph && !failed) plan->captured = true;
   };
   auto step = [&](int result, const char* what) {
     if (status.ok()) status = CudaStatus(cuda_, result, Code::kRun, what);
@@ -385,7 +431,10 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
     if (status.ok()) {
       std::lock_guard<std::mutex> lock(stream_mutex_);
       if (in_copies) step(cuda_->stream_wait_event(stream_, slot->in_end, 0), "copy to the GPU");
-      const bool waits = !graph && slot->runs % kSynchronizeEvery == 0;
+      // ONNX Runtime may read on the host what it was given on the GPU, without a look at our streams.
+      if (in_copies && !knows_places_ && status.ok()) status = Wait(slot->in_end);
+      const bool waits = !graph && ++slot->unsynchronized >= kSynchronizeEvery;
+      if (waits) slot->unsynchronized = 0;
       if (status.ok()) run(waits ? direct_options_.get() : plan->options.get());
       step(cuda_->event_record(slot->ran, stream_), "run on the GPU");
     }
@@ -394,6 +443,7 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
     }
   } else if (status.ok()) {
     if (in_copies) status = Wait(slot->in_end);
+    std::lock_guard<std::mutex> lock(stream_mutex_);
     if (status.ok()) run(options_.graphs ? plan->options.get() : options);
   }
   if (status.ok() && !failed) status = CopyOut(slot, call, seen, &out_bytes, &out_copies);
@@ -410,8 +460,18 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
       if (stream) (void)cuda_->stream_synchronize(stream);
     }
     (void)cuda_->get_last_error();
-    return failed ? failed : ToOrt(status);
   }
+  captures ? CaptureGate::Get().LeaveAlone() : CaptureGate::Get().Leave();
+  if (!status.ok() || failed) {
+    if (!captures) return failed ? failed : ToOrt(status);
+    // Half a graph must not be replayed: another try gets another id.
+    slot->plans.erase(slot->key);
+    slot->no_capture_until = NowNs() + kCaptureAgainNs;
+    if (failed) ort.ReleaseStatus(failed);
+    *gave_up = true;
+    return nullptr;
+  }
+  plan->captured |= graph;
   device_->CountRun(graph);
   if (in_copies) device_->CountIn(in_copies, in_bytes, Elapsed(slot->in_start, slot->in_end));
   if (out_copies) device_->CountOut(out_copies, out_bytes, Elapsed(slot->out_start, slot->out_end));

@@ -104,9 +104,11 @@ class DeviceRunner {
     std::map<const char*, Ref<DeviceLease>> buffers;  // by the value's name
     std::map<std::vector<int64_t>, Plan> plans;
     uint64_t runs = 0;
-    // Whose the slot's graphs are: ONNX Runtime keeps graphs by thread, and what one thread captured
-    // another would capture again.
-    std::thread::id owner;
+    uint64_t unsynchronized = 0;  // runs that ONNX Runtime did not wait for, since the last that it did
+    // Whose the slot's graphs are, a thread that lives: ONNX Runtime keeps graphs by thread, and what
+    // one thread captured another would capture again.
+    std::weak_ptr<const int> owner;
+    int64_t no_capture_until = 0;  // others did not leave the GPU alone
     // Kept for their memory.
     std::vector<int64_t> key;
     std::vector<const OrtValue*> inputs;
@@ -126,10 +128,15 @@ class DeviceRunner {
   DeviceRunner(Device* device, DeviceRunnerOptions options)
       : device_(device), cuda_(device->cuda()), options_(std::move(options)) {}
   Status Start();
-  // *graph_rows gets the size of the graph for `rows`, if there is one, else 0.
-  Slot* TakeSlot(uint32_t rows, uint32_t* graph_rows);
+  Slot* TakeSlot();
+  // The size of the graph for a batch of `rows`, or 0.
+  uint32_t GraphRowsFor(int64_t rows);
   void GiveSlot(Slot* slot);
-  OrtStatus* RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call, uint32_t graph_rows);
+  OrtStatus* RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call);
+  // With `graph`, *gave_up says that it did not come to be: another try does without.
+  OrtStatus* RunStaged(Slot* slot, const OrtRunOptions* options, const RunCall& call,
+                       const std::vector<Seen>& seen, bool graph, bool* gave_up);
+  bool MayCapture(Slot* slot);
   // Without copies of our own.
   OrtStatus* RunDirect(const OrtRunOptions* options, const RunCall& call);
   Status Look(const OrtValue* value, bool wanted_on_device, Seen* seen);
@@ -148,10 +155,12 @@ class DeviceRunner {
   OrtSession* session_ = nullptr;
   CudaStream stream_ = nullptr;
   OrtPtr<OrtRunOptions> direct_options_;  // of runs that capture nothing
+  bool knows_places_ = false;             // what the next line says is known
   std::vector<const char*> on_host_;      // values that the session takes from or leaves in host memory
   std::list<Slot> slots_;                 // constant after Create
 
-  // Held while a run is put on the stream: runs there share handles of cuBLAS and cuDNN.
+  // Held while a run is put on the stream, ours or the user's: runs there share handles of cuBLAS and
+  // cuDNN.
   std::mutex stream_mutex_;
   std::atomic<int32_t> graphs_{0};  // ids given away; 0 is none
 

@@ -46,7 +46,8 @@ Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
   for (const ProviderOptions& provider : options->providers) {
     if (!IsGpu(provider.name)) continue;
     const std::string* id = Find(provider, "device_id");
-    const std::string own = id ? *id : "0";
+    // A plugin offers the GPUs as CUDA counts them.
+    const std::string own = id ? *id : std::to_string(provider.device);
     if (any && own != device_id) {
       return Status::InvalidInput("providers of one model on two GPUs: device_id " + device_id +
                                   " and " + own);
@@ -89,7 +90,8 @@ Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
     if (!IsGpu(provider.name)) continue;
     // Both, and in one call: the CUDA provider reads the second only where the first is there. As a
     // plugin it knows the second only.
-    if (provider.library.empty()) provider.options.emplace_back("has_user_compute_stream", "1");
+    const bool is_plugin = !provider.library.empty() || IsProvider(provider.name, "cudaplugin");
+    if (!is_plugin) provider.options.emplace_back("has_user_compute_stream", "1");
     provider.options.emplace_back("user_compute_stream", stream);
   }
   return {};

@@ -173,7 +173,8 @@ void Scheduler::LaneLoop(Lane* lane) {
     lane->busy_ns = 0;
   };
   while (!stopping_) {
-    if (lane->chore != chore_number_) {
+    if (lane->chore != chore_number_ && !chore_running_) {
+      give_back();
       DoChore(lane, &lock);
       continue;
     }

@@ -1,7 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
-#include <shared_mutex>
+#include <optional>
 
 #include "gpu_placement.h"
 #include "runtime.h"
@@ -123,6 +123,10 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   auto fail = [&](const Status& status) {
     return Status(status.code(), "cannot load " + model->source_name_ + ": " + status.message());
   };
+  std::vector<std::string> named;
+  for (const ProviderOptions& provider : options.providers) named.push_back(provider.name);
+  std::optional<NoCapture> no_capture;
+  if (UsesGpu(named)) no_capture.emplace();
   ModelOptions placed = options;
   GpuPlacement gpu;
   Status status = PlaceOnGpu(&placed, &gpu);
@@ -134,8 +138,6 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
     if (status.ok()) status = DeviceRunner::Create(device, how, &model->device_);
   }
   if (!status.ok()) return fail(status);
-  std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
-  if (gpu.runner) no_capture.lock();
   OrtPtr<OrtSessionOptions> session_options;
   status = MakeSessionOptions(runtime->env(), placed, &session_options, &model->providers_,
                               &model->warnings_);
@@ -187,7 +189,7 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   }
   model->session_.reset(session);
   if (Status s = model->ReadMetadata(); !s.ok()) return fail(s);
-  if (no_capture.owns_lock()) no_capture.unlock();
+  no_capture.reset();
   if (model->device_) {
     runtime->PinForGpu();
     status = model->device_->Attach(session, model->inputs_, model->outputs_);
@@ -212,8 +214,8 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
 Model::~Model() {
   if (scheduler_) runtime_->Leave(this);
   scheduler_.reset();
-  std::shared_lock<std::shared_mutex> no_capture(CudaCaptureMutex(), std::defer_lock);
-  if (device_) no_capture.lock();
+  std::optional<NoCapture> no_capture;
+  if (device_ || UsesGpu(providers_)) no_capture.emplace();
   session_.reset();
   device_.reset();
 }

@@ -124,6 +124,9 @@ class Model : public std::enable_shared_from_this<Model> {
   const std::vector<std::string>& providers() const { return providers_; }
   bool cpu_only() const { return providers_.size() == 1; }
 
+  // The file's bytes, where the session goes on reading them.
+  void Keep(std::vector<uint8_t> bytes) { kept_bytes_ = std::move(bytes); }
+
   // Runs on threads other than lanes.
   void CountSyncRun() { sync_runs_.fetch_add(1, std::memory_order_relaxed); }
   uint64_t sync_runs() const { return sync_runs_.load(std::memory_order_relaxed); }
@@ -133,7 +136,8 @@ class Model : public std::enable_shared_from_this<Model> {
   Status ReadMetadata();
 
   Runtime* const runtime_;
-  std::unique_ptr<DeviceRunner> device_;  // outlives the session, which computes on its stream
+  std::vector<uint8_t> kept_bytes_;       // outlives the session
+  std::unique_ptr<DeviceRunner> device_;  // the same: it computes on its stream
   OrtPtr<OrtSession> session_;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<ValueInfo> inputs_;

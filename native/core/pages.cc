@@ -13,21 +13,11 @@ namespace tercel {
 namespace {
 // For the contexts of all devices, not only the first one's (cudaHostRegisterPortable).
 constexpr unsigned kForAllDevices = 1;
-
-// ONNX Runtime allocates while it captures a CUDA graph, and so do others: registering memory must not
-// spoil it.
-class Relaxed {
- public:
-  Relaxed() { (void)TheCudaRuntime()->exchange_capture_mode(&mode_); }
-  ~Relaxed() { (void)TheCudaRuntime()->exchange_capture_mode(&mode_); }
-
- private:
-  int mode_ = kCudaCaptureRelaxed;
-};
 }  // namespace
 
 bool PinPages(void* data, size_t bytes) {
-  const Relaxed relaxed;
+  // ONNX Runtime allocates while it captures a CUDA graph, and so do others.
+  const RelaxedCapture relaxed;
   if (TheCudaRuntime()->host_register(data, bytes, kForAllDevices) == 0) return true;
   // Else whoever looks for errors of this thread's next kernels finds this one.
   (void)TheCudaRuntime()->get_last_error();
@@ -35,7 +25,7 @@ bool PinPages(void* data, size_t bytes) {
 }
 
 void UnpinPages(void* data) {
-  const Relaxed relaxed;
+  const RelaxedCapture relaxed;
   (void)TheCudaRuntime()->host_unregister(data);
 }
 

@@ -46,6 +46,8 @@ Status RegisterProviderLibrary(OrtEnv* env, const std::string& path) {
 Status ProviderDevices(OrtEnv* env, const std::string& library, std::vector<ProviderDevice>* out) {
   out->clear();
   if (!ort.SessionGetMemoryInfoForInputs) return TooOld();
+  // The list is the environment's, and another registration moves it.
+  std::lock_guard<std::mutex> lock(register_mutex);
   const OrtEpDevice* const* devices = nullptr;
   size_t count = 0;
   Status status = ToStatus(ort.GetEpDevices(env, &devices, &count), Code::kModel);

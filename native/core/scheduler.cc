@@ -353,7 +353,9 @@ void Scheduler::Expire(Job* job) {
 }
 
 Status Scheduler::OnEachLane(const std::function<Status()>& work) {
+  const std::lock_guard<std::mutex> turn(chore_mutex_);
   std::unique_lock<std::mutex> lock(mutex_);
+  if (stopping_) return Status::Closed("the model was closed");
   while (static_cast<int>(lanes_.size()) < options_.lanes) {
     if (!StartLane()) return Status::Overload("the system has no thread to give for a lane");
   }
@@ -371,8 +373,7 @@ Status Scheduler::OnEachLane(const std::function<Status()>& work) {
 
 void Scheduler::DoChore(Lane* lane, std::unique_lock<std::mutex>* lock) {
   lane->chore = chore_number_;
-  chore_turn_.wait(*lock, [this] { return !chore_running_; });
-  if (!chore_ || stopping_) return;
+  if (!chore_) return;
   if (chore_status_.ok()) {
     chore_running_ = true;
     lock->unlock();
@@ -380,7 +381,9 @@ void Scheduler::DoChore(Lane* lane, std::unique_lock<std::mutex>* lock) {
     lock->lock();
     chore_running_ = false;
     chore_status_ = std::move(status);
-    chore_turn_.notify_all();
+    // The next one's turn.
+    WakeAll();
+    more_.notify_all();
   }
   --chore_left_;
   chore_done_.notify_all();

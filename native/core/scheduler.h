@@ -128,9 +128,9 @@ class Scheduler {
   // A queued job completes at once with `reason`, and so does one in a batch with others; one that runs
   // on memory of its own as soon as the graph notices. False when the job is already done.
   bool Cancel(Job* job, Status reason);
-  // Starts all lanes and has each of them do `work`, one after the other, between its batches: what is
-  // kept by thread is then there. Returns what the first of them that failed said; kClosed when the
-  // scheduler ends. REQUIRES: one call at a time.
+  // Starts all lanes and has each of them do `work`, one after the other, between its batches, while
+  // the others serve: what is kept by thread is then there. Returns what the first of them that failed
+  // said; kClosed when the scheduler ends. Calls wait for each other.
   Status OnEachLane(const std::function<Status()>& work);
   // At process exit: terminates what runs, takes nothing more, waits up to `timeout_ns`.
   void Quiesce(int64_t timeout_ns);
@@ -206,6 +206,7 @@ class Scheduler {
   std::atomic<bool> has_target_{false};
   std::atomic<bool> ever_ordered_{false};  // jobs may be waiting for their turn
 
+  std::mutex chore_mutex_;  // held by OnEachLane; taken before mutex_
   std::mutex mutex_;
   // Protected by mutex_.
   SchedulerOptions options_;
@@ -213,7 +214,6 @@ class Scheduler {
   std::condition_variable more_;  // a lane that waits for a fuller batch
   std::condition_variable idle_;  // Quiesce waits for it
   std::condition_variable chore_done_;
-  std::condition_variable chore_turn_;
   bool chore_running_ = false;
   const std::function<Status()>* chore_ = nullptr;  // what each lane has to do once
   uint64_t chore_number_ = 0;

@@ -111,6 +111,10 @@ std::string ValueType::Text() const {
 
 ShapePlan::ShapePlan(const ValueInfo& output, const std::vector<ValueInfo>& inputs) {
   const ValueType& type = output.type;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].name == output.name) input_ = static_cast<int>(i);
+  }
+  if (input_ >= 0) return;
   if (type.kind != OnnxKind::kTensor || !type.has_shape || type.dims.size() > kMaxRank) return;
   for (size_t i = 0; i < type.dims.size(); ++i) {
     Step step{type.dims[i], 0, 0};

@@ -70,13 +70,17 @@ struct ValueInfo {
 };
 
 // How an output's shape follows from the inputs': each dimension is fixed, or named as one of an
-// input's. A model may declare it wrongly: the run is what decides.
+// input's. Not known of an output that is an input. A model may declare it wrongly: the run is what
+// decides.
 class ShapePlan {
  public:
   ShapePlan() = default;
   ShapePlan(const ValueInfo& output, const std::vector<ValueInfo>& inputs);
 
   bool known() const { return known_; }
+  // The input that the output is, or -1. ONNX Runtime hands out the input's own value then, and writes
+  // nothing to memory that was made for the output.
+  int input() const { return input_; }
   // Whether the first dimension is an input's first, and no other is. REQUIRES: known.
   bool rows_first() const {
     for (size_t i = 0; i < steps_.size(); ++i) {
@@ -107,6 +111,7 @@ class ShapePlan {
     uint32_t axis;
   };
   bool known_ = false;
+  int input_ = -1;
   std::vector<Step> steps_;
 };
 

@@ -1,5 +1,6 @@
 #include "warm_up.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -69,13 +70,12 @@ Status MakeTargets(Model* model, const WarmSample& sample, Feeds* targets) {
     size_t bytes = 0;
     if (plan.known() && model->trusts_plans() && DTypeBytes(info.type.dtype) > 0 &&
         plan.Fill(dims_of, dims) && CountBytes(info.type.dtype, dims, plan.rank(), &bytes)) {
-      Ref<Lease> lease = Lease::Take(runtime->arena(), bytes);
-      if (!lease)
-        return Status::Overload("no memory for " + std::to_string(bytes) + " bytes of output");
-      Status status =
-          MakeTensor(runtime, info.type.dtype, dims, plan.rank(), lease->data(), bytes, &value);
-      if (!status.ok()) return status;
-      targets->leases.push_back(std::move(lease));
+      if (Ref<Lease> lease = Lease::Take(runtime->arena(), bytes)) {
+        Status status =
+            MakeTensor(runtime, info.type.dtype, dims, plan.rank(), lease->data(), bytes, &value);
+        if (!status.ok()) return status;
+        targets->leases.push_back(std::move(lease));
+      }
     }
     targets->owned.emplace_back(value);
   }
@@ -91,13 +91,23 @@ Status RunFeeds(Model* model, const Feeds& feeds, Feeds* targets, uint32_t rows,
   if (targets) {
     for (size_t i = 0; i < values.size(); ++i) values[i] = targets->owned[i].get();
   }
-  Status status =
-      ToStatus(model->Run(nullptr, {feeds.names.data(), feeds.values.data(), feeds.values.size(),
-                                    names.data(), names.size(), values.data(), rows}),
-               Code::kRun);
+  auto run = [&] {
+    return model->Run(nullptr, {feeds.names.data(), feeds.values.data(), feeds.values.size(),
+                                names.data(), names.size(), values.data(), rows});
+  };
+  OrtStatus* failed = run();
+  if (failed && targets && ort.GetErrorCode(failed) == kOrtInvalidArgument) {
+    // The model may declare its outputs wrongly: then ONNX Runtime allocates them.
+    ort.ReleaseStatus(failed);
+    std::fill(values.begin(), values.end(), nullptr);
+    for (auto& owned : targets->owned) owned.reset();
+    failed = run();
+    if (!failed) model->DistrustPlans();
+  }
+  const Status status = ToStatus(failed, Code::kRun);
   results->clear();
   for (size_t i = 0; i < values.size(); ++i) {
-    const bool is_ours = targets && values[i] == targets->owned[i].get();
+    const bool is_ours = targets && values[i] && values[i] == targets->owned[i].get();
     results->emplace_back(is_ours ? nullptr : values[i]);
   }
   return status;

@@ -205,13 +205,67 @@ TEST(BatchesAreFilledUpToTheSizeOfAGraph) {
   CHECK_EQ(after.bytes_in - before.bytes_in, uint64_t{(8 + 3 + 4 + 2 + 1 + 7) * 16});
   // Larger ones, other shapes, and other threads than the one whose graphs the slot has, run without.
   CHECK_OK(RunTiny(model.get(), 9, 1, &result));
-  CHECK_OK(RunTiny(model.get(), 4, 1, &result, false));
+  CHECK_OK(RunTiny(model.get(), 5, 1, &result, false));
   std::thread([&] {
     float there = 0;
     CHECK_OK(RunTiny(model.get(), 4, 2, &there));
     CHECK_EQ(there, weight + 2);
   }).join();
   CHECK_EQ(TheDevice()->Stats().graph_runs, after.graph_runs);
+  // Whose rows may not be filled up has a graph where they are as many.
+  CHECK_OK(RunTiny(model.get(), 4, 1, &result, false));
+  CHECK_EQ(TheDevice()->Stats().graph_runs, after.graph_runs + 1);
+}
+
+// A graph that is captured wants to be alone; others do not stand in its way for long, nor it in
+// theirs.
+TEST(WhoCapturesIsAloneOrDoesWithout) {
+  std::atomic<bool> ends{false};
+  std::atomic<int> inside{0}, entered{0};
+  std::vector<std::thread> others;
+  for (int i = 0; i < 3; ++i) {
+    others.emplace_back([&] {
+      while (!ends) {
+        const NoCapture no_capture;
+        ++inside;
+        ++entered;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        --inside;
+      }
+    });
+  }
+  while (entered < 10) std::this_thread::yield();
+  for (int i = 0; i < 20; ++i) {
+    CHECK(CaptureGate::Get().TryEnterAlone(1'000'000'000));
+    CHECK_EQ(inside.load(), 0);
+    CaptureGate::Get().LeaveAlone();
+  }
+  ends = true;
+  for (std::thread& other : others) other.join();
+
+  // A load that takes long: the run is done without a graph, and later with one.
+  auto model = LoadModel(tiny_model, OnGpu(1, true, {4}));
+  float result = 0;
+  const uint64_t before = TheDevice()->Stats().graph_runs;
+  CaptureGate::Get().Enter();
+  std::thread([&] { CHECK_OK(RunTiny(model.get(), 4, 1, &result)); }).join();
+  CaptureGate::Get().Leave();
+  CHECK_EQ(TheDevice()->Stats().graph_runs, before);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+  CHECK_OK(RunTiny(model.get(), 4, 1, &result));
+  CHECK_EQ(TheDevice()->Stats().graph_runs, before + 1);
+}
+
+TEST(SlotsOfThreadsThatEndedAreOthers) {
+  auto model = LoadModel(tiny_model, OnGpu(1, true, {4}));
+  const uint64_t before = TheDevice()->Stats().graph_runs;
+  for (int i = 0; i < 5; ++i) {
+    std::thread([&] {
+      float result = 0;
+      CHECK_OK(RunTiny(model.get(), 4, 1, &result));
+    }).join();
+  }
+  CHECK_EQ(TheDevice()->Stats().graph_runs, before + 5);
 }
 
 TEST(ASlotGrowsAndForgetsWhatPointedIntoItsOldMemory) {
@@ -229,6 +283,21 @@ TEST(ASlotGrowsAndForgetsWhatPointedIntoItsOldMemory) {
     CHECK_OK(RunTiny(model.get(), rows, 1, &result, false));
     CHECK_EQ(result, weight + 1);
   }
+}
+
+// One value has room and the next has not: what points into the first one's old memory is gone.
+TEST(ASlotThatCannotGrowStaysAsItWas) {
+  FakeCuda* fake = OpenFakeCuda();
+  auto model = LoadModel(tiny_model, OnGpu(1, true));
+  float weight = 0, result = 0;
+  CHECK_OK(RunTiny(model.get(), 4, 0, &weight));
+  TheDevice()->Trim();
+  // For the input, not for the output.
+  fake->memory_limit = fake->allocated_bytes.load() + 1'700'000;
+  CHECK(!RunTiny(model.get(), 100'000, 1, &result).ok());
+  fake->memory_limit = SIZE_MAX;
+  CHECK_OK(RunTiny(model.get(), 4, 100, &result));
+  CHECK_EQ(result, weight + 100);
 }
 
 TEST(ADeviceThatFailsFailsTheRunAndNotTheNext) {
@@ -307,6 +376,21 @@ TEST(LanesWarmTheirOwnSlots) {
     }));
     CHECK(who.size() == 2 && who[0] != who[1]);
   }
+  // Two at once, as two loads of a model that is shared, while a lane that has its turn lets others
+  // serve.
+  std::vector<std::thread> callers;
+  std::atomic<int> done{0};
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&] {
+      CHECK_OK(model->scheduler().OnEachLane([&] {
+        ++done;
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        return Status();
+      }));
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK_EQ(done.load(), 8);
   const Status failed = model->scheduler().OnEachLane([] { return Status::Run("no"); });
   CHECK(failed.message() == "no");
   ends = true;
@@ -361,6 +445,10 @@ TEST(ValuesStayOnTheDeviceBetweenRuns) {
   CHECK_OK(next->RunSync());
   CHECK_EQ(reinterpret_cast<float*>(next->outputs()[0].lease->data())[0], 2 * weight + 2);
   Ref<Binding> none;
+  Binding::Wish same(Dims{1, 4});
+  same.lease = y.on_device;
+  Status aliased = Binding::Create(model, {taken}, {same}, &none);
+  CHECK(aliased.message().find("output \"y\" and \"x\" share their memory") != std::string::npos);
   taken.dims = Dims{3, 4};
   Status refused = Binding::Create(model, {taken}, {std::nullopt}, &none);
   CHECK(refused.message().find("expected 48 bytes, got 16") != std::string::npos);

@@ -48,8 +48,9 @@ TEST(TypesSayWhatTheyAre) {
 }
 
 TEST(ShapesFollowFromInputs) {
-  auto info = [](std::vector<int64_t> dims, std::vector<std::string> symbols) {
+  auto info = [](std::vector<int64_t> dims, std::vector<std::string> symbols, const char* name = "y") {
     ValueInfo value;
+    value.name = name;
     value.type.kind = OnnxKind::kTensor;
     value.type.dtype = DType::kFloat32;
     value.type.has_shape = true;
@@ -58,8 +59,8 @@ TEST(ShapesFollowFromInputs) {
     return value;
   };
   std::vector<ValueInfo> inputs;
-  inputs.push_back(info({4}, {""}));
-  inputs.push_back(info({-1, -1}, {"n", "m"}));
+  inputs.push_back(info({4}, {""}, "a"));
+  inputs.push_back(info({-1, -1}, {"n", "m"}, "b"));
   const int64_t second[] = {7, 9};
   auto dims_of = [&](uint32_t i) -> const int64_t* { return i == 1 ? second : nullptr; };
   int64_t dims[kMaxRank];
@@ -71,4 +72,7 @@ TEST(ShapesFollowFromInputs) {
   CHECK_EQ(dims[2], int64_t{7});
   CHECK(!ShapePlan(info({-1}, {"k"}), inputs).known());
   CHECK(!ShapePlan(info({-1}, {""}), inputs).known());
+  // An output that is an input is that one's memory.
+  const ShapePlan same(info({-1, -1}, {"n", "m"}, "b"), inputs);
+  CHECK(!same.known() && same.input() == 1 && plan.input() == -1);
 }

@@ -1,33 +1,26 @@
 /** Work that goes on beside what serves: one at a time for each model and version. */
 export class Beside {
-  readonly #running = new Map<string, { controller: AbortController; end: Promise<void> }>();
+  readonly #running = new Map<string, AbortController>();
 
   /** Ends what goes on for the version, and begins anew. `work` reports its own errors. */
   start(name: string, version: string, work: (signal: AbortSignal) => Promise<void>): void {
     const key = `${name}/${version}`;
-    this.#running.get(key)?.controller.abort();
+    this.#running.get(key)?.abort();
     const controller = new AbortController();
-    const entry = { controller, end: Promise.resolve() };
-    entry.end = work(controller.signal)
-      .catch(() => {})
-      .finally(() => {
-        if (this.#running.get(key) === entry) this.#running.delete(key);
-      });
-    this.#running.set(key, entry);
+    this.#running.set(key, controller);
+    const end = (): void => {
+      if (this.#running.get(key) === controller) this.#running.delete(key);
+    };
+    work(controller.signal).then(end, end);
   }
 
-  /** Ends what goes on for a model, or for one version of it. */
-  cancel(name: string, version?: string): void {
-    for (const [key, { controller }] of this.#running) {
+  /** Ends what goes on: of a model, of one version of it, or all. */
+  cancel(name?: string, version?: string): void {
+    for (const [key, controller] of this.#running) {
       const isMeant =
-        version === undefined ? key.startsWith(`${name}/`) : key === `${name}/${version}`;
+        name === undefined ||
+        (version === undefined ? key.startsWith(`${name}/`) : key === `${name}/${version}`);
       if (isMeant) controller.abort();
     }
-  }
-
-  async close(): Promise<void> {
-    const all = [...this.#running.values()];
-    for (const { controller } of all) controller.abort();
-    await Promise.all(all.map(({ end }) => end));
   }
 }

@@ -125,12 +125,14 @@ export class Engine {
     config: ModelConfig,
     warmUp?: readonly WarmUpSample[] | false,
     generation = 0,
+    /** Other than the configuration says. */
+    options?: ModelOptions,
   ): Promise<Servable> {
-    const asked = this.options(config);
-    if (!keepsEngines(asked)) {
-      return this.#prepare(name, version, source, config, asked, warmUp, generation);
+    const how = options ?? this.options(config);
+    if (!keepsEngines(how)) {
+      return this.#prepare(name, version, source, config, how, warmUp, generation);
     }
-    const build = await enterBuild(source, asked, asked.signal);
+    const build = await enterBuild(source, how, how.signal);
     try {
       const servable = await this.#prepare(
         name,
@@ -141,10 +143,10 @@ export class Engine {
         warmUp,
         generation,
       );
-      await build.done();
+      await build.done(servable.model);
       return servable;
     } finally {
-      build.abandon();
+      build.leave();
     }
   }
 

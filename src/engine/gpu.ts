@@ -31,7 +31,11 @@ function fail(name: string, expected: string, got: unknown): never {
 function whole(name: string, value: unknown, least: number, most: number): void {
   if (value === undefined) return;
   if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most) {
-    fail(name, `a whole number of ${least} or more`, value);
+    const range =
+      most < 0x7fffffff
+        ? `a whole number from ${least} to ${most}`
+        : `a whole number of ${least} or more`;
+    fail(name, range, value);
   }
 }
 
@@ -59,7 +63,7 @@ export function checkGpu(gpu: GpuOptions | undefined): void {
   whole('memoryLimit', gpu.memoryLimit, 1, Number.MAX_SAFE_INTEGER);
   whole('slots', gpu.slots, 0, 64);
   const { arenaStrategy, precision, graphs, engineCache } = gpu;
-  if (arenaStrategy !== undefined && !(arenaStrategy in arenaStrategies)) {
+  if (arenaStrategy !== undefined && !Object.hasOwn(arenaStrategies, arenaStrategy)) {
     fail('arenaStrategy', Object.keys(arenaStrategies).join(' or '), arenaStrategy);
   }
   if (precision !== undefined && !precisions.includes(precision)) {
@@ -81,8 +85,15 @@ export function checkGpu(gpu: GpuOptions | undefined): void {
   }
 }
 
-/** Adds what the options say and the provider was not told by its own name. */
-export function gpuProvider(provider: Provider, gpu: GpuOptions): Provider {
+/**
+ * Adds what the options say and the provider was not told by its own name. `among`: names of all. A graph
+ * is of one provider: with TensorRT in front, ONNX Runtime would refuse the session.
+ */
+export function gpuProvider(
+  provider: Provider,
+  gpu: GpuOptions,
+  among: readonly string[],
+): Provider {
   const own: Record<string, string> = {};
   const cuda = isCuda(provider.name);
   const tensorRt = isTensorRt(provider.name);
@@ -92,7 +103,7 @@ export function gpuProvider(provider: Provider, gpu: GpuOptions): Provider {
   if (cuda) {
     if (gpu.memoryLimit !== undefined) own['gpu_mem_limit'] = String(gpu.memoryLimit);
     if (gpu.arenaStrategy) own['arena_extend_strategy'] = arenaStrategies[gpu.arenaStrategy];
-    if (gpu.graphs) own['enable_cuda_graph'] = '1';
+    if (gpu.graphs && !among.some(isTensorRt)) own['enable_cuda_graph'] = '1';
   }
   if (tensorRt && gpu.precision && gpu.precision !== 'fp32') {
     own[`trt_${gpu.precision}_enable`] = '1';

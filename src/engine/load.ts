@@ -140,6 +140,8 @@ function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
 export function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'key'> {
   const cores = availableParallelism();
   const threads = options.threads ?? 1;
+  const providers = (options.providers ?? []).map(providerOf);
+  const names = providers.map(({ name }) => name);
   return {
     intraOpThreads: threads,
     computeThreads: threads || cores,
@@ -153,9 +155,7 @@ export function nativeOptions(options: ModelOptions): Omit<NativeLoadOptions, 'k
     affinity: options.affinity ?? '',
     freeDimensions: flat(options.freeDimensions),
     config: flat(options.config),
-    providers: (options.providers ?? [])
-      .map(providerOf)
-      .map((provider) => gpuProvider(provider, options.gpu ?? {})),
+    providers: providers.map((provider) => gpuProvider(provider, options.gpu ?? {}, names)),
     fallback: options.fallback ?? false,
     optimizedModelPath: options.optimizedModelPath ?? '',
     profilePrefix: options.profilePrefix ?? '',
@@ -198,10 +198,10 @@ export async function loadModel(
   const build = await enterBuild(source, options, options.signal);
   try {
     const model = await loadShared(source, build.options);
-    await build.done();
+    await build.done(model);
     return model;
   } finally {
-    build.abandon();
+    build.leave();
   }
 }
 

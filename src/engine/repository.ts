@@ -16,6 +16,7 @@ import {
 import { Beside } from './beside.js';
 import { hasEngines, keepsEngines, withoutTensorRt } from './engine-cache.js';
 import type { Engine, Servable } from './engine.js';
+import { checkLoadCall } from './load-call.js';
 
 /** When models are loaded and unloaded. */
 export type ControlMode = 'none' | 'poll' | 'explicit';
@@ -91,33 +92,6 @@ function ifMissing<T>(value: T): (error: NodeJS.ErrnoException) => T {
 
 function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
-}
-
-/**
- * Who may load a model may not run, read or write what else lies on this machine.
- *
- * @throws InvalidInputError naming the option
- */
-function refuseForeignFiles(name: string, options: ModelOptions): void {
-  const refuse = (what: string): never => {
-    throw new InvalidInputError(
-      `config of model "${name}": ${what} cannot be given in a load call`,
-    );
-  };
-  if (options.customOpLibraries) refuse('customOpLibraries');
-  if (options.gpu?.engineCache) refuse('gpu.engineCache');
-  // Such as ep.context_file_path.
-  const entry = Object.keys(options.config ?? {}).find((key) => /path|file|folder/i.test(key));
-  if (entry !== undefined) refuse(`config entry "${entry}"`);
-  for (const provider of options.providers ?? []) {
-    if (typeof provider === 'string') continue;
-    if (provider.library !== undefined) refuse(`the library of provider "${provider.name}"`);
-    // Such as trt_extra_plugin_lib_paths, trt_engine_cache_path, trt_onnx_model_folder_path.
-    const path = Object.keys(provider.options ?? {}).find((key) =>
-      /path|lib|folder|dir/i.test(key),
-    );
-    if (path !== undefined) refuse(`option "${path}" of provider "${provider.name}"`);
-  }
 }
 
 /** The versions that a policy serves, of those that are there. */
@@ -302,7 +276,8 @@ export class Repository {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
-    await this.#builds.close();
+    // What is built ends by itself, and what comes of it is closed: nobody waits minutes for that.
+    this.#builds.cancel();
     await Promise.allSettled(this.#queues.values());
   }
 
@@ -454,7 +429,7 @@ export class Repository {
       throw new InvalidInputError(`model "${name}": "${config.file}" is no name of a file`);
     }
     const sources = await this.#sources(name, config.file);
-    if (this.#overrides.get(name)?.config !== undefined) refuseForeignFiles(name, config.options);
+    if (this.#overrides.get(name)?.config !== undefined) checkLoadCall(name, config.options);
     const wanted = wantedVersions(config.versions, [...sources.keys()]);
     if (sources.size === 0) {
       throw new InvalidInputError(
@@ -523,7 +498,6 @@ export class Repository {
     if (!served) Object.assign(record, { state: 'LOADING', reason: '' });
     let servable: Servable;
     let build: (() => void) | undefined;
-    this.#builds.cancel(name, version);
     try {
       const options = this.#engine.options(config);
       const isBuilding = keepsEngines(options) && !(await hasEngines(source, options));
@@ -531,12 +505,13 @@ export class Repository {
       await this.#readClassNames(name, config);
       // A load asked for is a load, also where the file is the same.
       const generation = how.anew ? ++this.#loads : 0;
-      const prepare = (how: ModelConfig): Promise<Servable> =>
-        this.#engine.prepare(name, version, source, how, samples, generation);
-      const first = isBuilding ? { ...config, options: withoutTensorRt(options) } : config;
-      servable = await prepare(first);
+      const prepare = (how: ModelOptions): Promise<Servable> =>
+        this.#engine.prepare(name, version, source, config, samples, generation, how);
+      servable = await prepare(isBuilding ? withoutTensorRt(options) : options);
       this.#engine.add(servable);
-      if (isBuilding) build = () => this.#build(servable, record, config, prepare);
+      // What was built for the one that it replaces.
+      this.#builds.cancel(name, version);
+      if (isBuilding) build = () => this.#build(servable, record, options, prepare);
     } catch (error) {
       const reason = reasonOf(error);
       if (served) {
@@ -549,7 +524,8 @@ export class Repository {
       }
       throw error;
     }
-    Object.assign(record, { state: 'READY', reason: '' });
+    const reason = build ? 'serving without TensorRT while its engines are built' : '';
+    Object.assign(record, { state: 'READY', reason });
     this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
     build?.();
   }
@@ -558,28 +534,33 @@ export class Repository {
   #build(
     serving: Servable,
     record: VersionRecord,
-    config: ModelConfig,
-    prepare: (config: ModelConfig) => Promise<Servable>,
+    options: ModelOptions,
+    prepare: (options: ModelOptions) => Promise<Servable>,
   ): void {
     const { name, version } = serving;
     this.#builds.start(name, version, async (signal) => {
       const start = performance.now();
       this.#emit({ kind: 'building', name, version });
+      let built: Servable | undefined;
       try {
-        const options = { ...this.#engine.options(config), throttle: true, signal };
-        const built = await prepare({ ...config, options });
-        await this.#change(name, async () => {
-          if (this.#engine.find(name, version) !== serving || signal.aborted) {
-            await built.model.close();
-            return;
-          }
-          this.#engine.add(built);
+        built = await prepare({ ...options, throttle: true, signal });
+        const ready = built;
+        await this.#change(name, () => {
+          if (this.#engine.find(name, version) !== serving || signal.aborted)
+            return Promise.resolve();
+          this.#engine.add(ready);
+          built = undefined;
+          record.reason = '';
           this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
+          return Promise.resolve();
         });
       } catch (error) {
-        if (signal.aborted) return;
+        if (signal.aborted || this.#closed) return;
         record.reason = `serving without TensorRT: ${reasonOf(error)}`;
         this.#emit({ kind: 'failed', name, version, reason: record.reason });
+      } finally {
+        // It came too late.
+        await built?.model.close();
       }
     });
   }

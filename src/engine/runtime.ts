@@ -178,9 +178,14 @@ export function availableProviders(): string[] {
  *
  * @param library its path
  * @returns the devices that they offer here; none where the machine has none for them
- * @throws ModelError when it cannot be opened or is no such library
+ * @throws ModelError when it cannot be opened or is no such library; InvalidInputError for no path
  */
 export function registerProvider(library: string): ProviderDevice[] {
+  if (typeof library !== 'string' || library === '') {
+    throw new InvalidInputError(
+      `registerProvider: expected a path, got ${JSON.stringify(library)}`,
+    );
+  }
   startRuntime();
   const file = path.resolve(library);
   native.registerProvider(file);

@@ -234,7 +234,10 @@ const TRIAL = `
       if (devices.length === 0) throw new Error('it offers no device here');
       provider = { name: devices[0].provider, library: name };
     }
-    const loaded = await loadModel(Buffer.from(model, 'base64'), { providers: [provider] });
+    const loaded = await loadModel(Buffer.from(model, 'base64'), {
+      providers: [provider],
+      gpu: { engineCache: false },
+    });
     const { y } = await loaded.run({ x: { dtype: 'float32', shape: [1], data: Float32Array.of(2) } });
     const error = y.data[0] === 4 ? undefined : '2 + 2 is ' + y.data[0];
     console.log(JSON.stringify({ error, devices }));
@@ -298,7 +301,7 @@ function missingOfPlugin(file: string, search: LibrarySearch): MissingPiece[] {
 }
 
 function isLibrary(name: string): boolean {
-  return name.includes('/') || name.includes(path.sep);
+  return name.includes('/') || name.includes(path.sep) || /\.(so|dll|dylib)$/.test(name);
 }
 
 /** Names as users write them: 'cuda' of 'CUDAExecutionProvider'. */

@@ -73,7 +73,14 @@ export function modelConfiguration(model: DescribedModel): object {
     max_batch_size: maxBatchSize,
     input: model.inputs.map(value),
     output: model.outputs.map(value),
-    instance_group: [{ name: model.name, kind: 'KIND_CPU', count: Math.max(1, model.stats.lanes) }],
+    instance_group: [
+      {
+        name: model.name,
+        kind: model.stats.device === undefined ? 'KIND_CPU' : 'KIND_GPU',
+        count: Math.max(1, model.stats.lanes),
+        ...(model.stats.device !== undefined && { gpus: [model.stats.device] }),
+      },
+    ],
     default_model_filename: model.file,
     ...(maxBatch > 1 && {
       dynamic_batching: {

@@ -6,6 +6,7 @@ import { parseTextFormat } from '../../src/engine/config/pbtxt.js';
 import { parseOverride } from '../../src/engine/config/read.js';
 import { modelJsonSchema, parseModelJson } from '../../src/engine/config/schema.js';
 import { parseTritonText } from '../../src/engine/config/triton.js';
+import type { ModelOptions } from '../../src/types.js';
 
 const json = (value: unknown): ReturnType<typeof parseModelJson> =>
   parseModelJson(JSON.stringify(value), 'm/model.json');
@@ -181,6 +182,20 @@ describe('config.pbtxt', () => {
       gpu: { device: 1, slots: 3, graphs: [4, 8], precision: 'fp16' },
     });
     expect(options.lanes).toBeUndefined();
+    const accelerator = (name: string, rest = ''): ModelOptions['providers'] =>
+      triton(`optimization { execution_accelerators {
+        gpu_execution_accelerator { name: "${name}" ${rest} } } }`).options.providers;
+    expect(accelerator('cuda')).toEqual([{ name: 'cuda', options: {} }]);
+    // CUDA takes what TensorRT does not, as in Triton.
+    expect(accelerator('tensorrt')).toEqual([{ name: 'tensorrt', options: {} }, 'cuda']);
+    expect(
+      triton(`instance_group [ { kind: KIND_GPU } ]
+        parameters { key: "gpu_mem_limit" value: { string_value: "1000000" } }
+        parameters { key: "arena_extend_strategy" value: { string_value: "1" } }`).options,
+    ).toMatchObject({
+      providers: ['cuda'],
+      gpu: { device: 0, memoryLimit: 1000000, arenaStrategy: 'same-as-requested' },
+    });
     expect(warnings).toEqual([
       'm/config.pbtxt: instance_group gpus: GPU 1 is used, not the others',
     ]);

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,13 +21,16 @@ import {
   configure,
   createEngine,
   loadModel,
+  stats,
   type GpuOptions,
   type ModelOptions,
+  type ProviderSpec,
   type RepositoryEvent,
   type Tensor,
 } from 'tercel';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
+import { encodeModel, FLOAT } from '../../models/onnx.js';
 import { fakeCuda } from '../support/process.js';
 
 const plugin = fileURLToPath(new URL('../../build/tests/libfake_plugin.so', import.meta.url));
@@ -42,11 +46,10 @@ const withTensorRt = (gpu: GpuOptions = {}): ModelOptions => ({
 });
 const folders = (): string[] =>
   existsSync(cache) ? readdirSync(cache).filter((name) => /^[0-9a-f]{32}$/.test(name)) : [];
-const log = (): string[] =>
-  folders().flatMap((folder) => {
-    const file = path.join(cache, folder, 'builds.log');
-    return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [];
-  });
+const log = (): string[] => {
+  const file = path.join(cache, 'builds.log');
+  return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [];
+};
 
 async function until(condition: () => boolean, ms = 20_000): Promise<void> {
   const end = Date.now() + ms;
@@ -55,6 +58,8 @@ async function until(condition: () => boolean, ms = 20_000): Promise<void> {
     await sleep(10);
   }
 }
+
+const children: ChildProcess[] = [];
 
 /** Loads the tiny model in a process of its own, and prints how long that took. */
 function loader(env: Record<string, string>): ChildProcess {
@@ -66,9 +71,31 @@ function loader(env: Record<string, string>): ChildProcess {
     const model = await loadModel(${JSON.stringify(tiny)}, ${JSON.stringify(withTensorRt())});
     console.log(performance.now() - start);
     await model.close();`;
-  return spawn(process.execPath, ['--input-type=module', '-e', program], {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...env },
+  });
+  children.push(child);
+  return child;
+}
+
+/** y = x + w, with w in a file. */
+function withExternalWeights(location: string): Uint8Array {
+  const type = { tensor: FLOAT, shape: [1, 4] };
+  return encodeModel({
+    name: 'external',
+    inputs: { x: type },
+    outputs: { y: type },
+    initializers: [
+      {
+        name: 'w',
+        dims: [4],
+        dataType: FLOAT,
+        dataLocation: 1,
+        externalData: [{ key: 'location', value: location }],
+      },
+    ],
+    nodes: [{ op: 'Add', inputs: ['x', 'w'], outputs: ['y'] }],
   });
 }
 
@@ -78,7 +105,12 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
     scratch = mkdtempSync(path.join(tmpdir(), 'tercel-engines-'));
     cache = path.join(scratch, 'cache');
   });
-  afterEach(() => {
+  afterEach(async () => {
+    for (const child of children.splice(0)) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
     delete process.env['FAKE_BUILD_MS'];
     delete process.env['FAKE_BUILD_FAILS'];
     rmSync(scratch, { recursive: true });
@@ -92,21 +124,70 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
     }
     expect(log()).toEqual(['begun', 'ended']);
     expect(readdirSync(path.join(cache, folders()[0]!)).sort()).toEqual([
-      'builds.log',
       'engine.json',
       'fake.engine',
     ]);
     expect(
       JSON.parse(readFileSync(path.join(cache, folders()[0]!, 'engine.json'), 'utf8')),
     ).toMatchObject({ capability: '8.6' });
-    // The same content is the same model, whatever its name, and as bytes.
-    copyFileSync(tiny, path.join(scratch, 'same.onnx'));
-    await (await loadModel(path.join(scratch, 'same.onnx'), withTensorRt())).close();
-    await (await loadModel(readFileSync(tiny), withTensorRt())).close();
+    // What makes no other engine.
+    mkdirSync(path.join(scratch, 'other'));
+    const same = path.join(scratch, 'other', 'model.onnx');
+    copyFileSync(tiny, same);
+    await (await loadModel(same, withTensorRt())).close();
+    await (await loadModel(tiny, withTensorRt({ device: 0, memoryLimit: 1e9 }))).close();
     expect(folders()).toHaveLength(1);
+    // What does: the provider's file has the name of the model's in its own.
+    copyFileSync(tiny, path.join(scratch, 'renamed.onnx'));
+    await (await loadModel(path.join(scratch, 'renamed.onnx'), withTensorRt())).close();
+    await (await loadModel(readFileSync(tiny), withTensorRt())).close();
     await (await loadModel(tiny, withTensorRt({ precision: 'fp16' }))).close();
     await (await loadModel(benchModel('mlp'), withTensorRt())).close();
-    expect(folders()).toHaveLength(3);
+    expect(folders()).toHaveLength(5);
+  });
+
+  it('are of the weights, wherever these lie', async () => {
+    const load = async (file: string): Promise<void> => {
+      await using model = await loadModel(file, withTensorRt());
+      await model.run({ x });
+    };
+    const folder = path.join(scratch, 'external');
+    mkdirSync(path.join(folder, 'data'), { recursive: true });
+    const file = path.join(folder, 'model.onnx');
+    writeFileSync(file, withExternalWeights('data/weights.bin'));
+    const weights = path.join(folder, 'data', 'weights.bin');
+    writeFileSync(weights, new Uint8Array(Float32Array.of(1, 2, 3, 4).buffer));
+    symlinkSync(file, path.join(scratch, 'link.onnx'));
+    await load(file);
+    await load(path.join(scratch, 'link.onnx'));
+    expect(folders()).toHaveLength(1);
+    writeFileSync(weights, new Uint8Array(Float32Array.of(5, 6, 7, 8).buffer));
+    await load(path.join(scratch, 'link.onnx'));
+    expect(folders()).toHaveLength(2);
+  });
+
+  it('are not taken for whole where TensorRT was passed over', async () => {
+    const [tensorRt, cpu] = withTensorRt().providers!;
+    const refused = { ...(tensorRt as ProviderSpec), device: 9 };
+    const options = { ...withTensorRt(), providers: [refused, cpu!], fallback: true };
+    await using model = await loadModel(tiny, options);
+    expect(model.providers).toEqual(['cpu']);
+    expect(readdirSync(path.join(cache, folders()[0]!))).toEqual([]);
+  });
+
+  it('are not kept, with a warning, where the default folder cannot be used', async () => {
+    writeFileSync(path.join(scratch, 'file'), '');
+    process.env['XDG_CACHE_HOME'] = path.join(scratch, 'file');
+    const warned = once(process, 'warning');
+    try {
+      const { gpu: _gpu, ...rest } = withTensorRt();
+      await using model = await loadModel(tiny, { ...rest, gpu: { slots: 0 } });
+      expect(model.providers).toEqual(['tensorrt', 'cpu']);
+      const [warning] = (await warned) as [Error];
+      expect(warning.message).toMatch(/^the cache of TensorRT's engines cannot be used: ENOTDIR/);
+    } finally {
+      delete process.env['XDG_CACHE_HOME'];
+    }
   });
 
   it('are not kept where that is not wanted', async () => {
@@ -119,12 +200,13 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
     await expect(loadModel(tiny, withTensorRt())).rejects.toThrow('no kernel for this node');
     delete process.env['FAKE_BUILD_FAILS'];
     await (await loadModel(tiny, withTensorRt())).close();
+    // The half of it that was left would be an error for ever.
     expect(log()).toEqual(['begun', 'begun', 'ended']);
   });
 
   it('are built by one process of those that want them', async () => {
-    const children = Array.from({ length: 3 }, () => loader({ FAKE_BUILD_MS: '800' }));
-    const codes = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0]));
+    const loaders = Array.from({ length: 3 }, () => loader({ FAKE_BUILD_MS: '800' }));
+    const codes = await Promise.all(loaders.map(async (child) => (await once(child, 'exit'))[0]));
     expect(codes).toEqual([0, 0, 0]);
     expect(log()).toEqual(['begun', 'ended']);
   });
@@ -141,22 +223,20 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
   });
 
   it('are waited for no longer than the caller wants', async () => {
-    const child = loader({ FAKE_BUILD_MS: '60000' });
+    loader({ FAKE_BUILD_MS: '60000' });
     await until(() => log().includes('begun'));
     const controller = new AbortController();
     const next = loadModel(tiny, { ...withTensorRt(), signal: controller.signal });
     await sleep(300);
     controller.abort(new Error('enough'));
     await expect(next).rejects.toThrow('enough');
-    child.kill('SIGKILL');
-    await once(child, 'exit');
   });
 
   it('say why their folder cannot be used', async () => {
     writeFileSync(path.join(scratch, 'file'), '');
     const engineCache = path.join(scratch, 'file', 'cache');
     await expect(loadModel(tiny, withTensorRt({ engineCache }))).rejects.toThrow(
-      /the cache of TensorRT's engines, ".*file\/cache", cannot be used: ENOTDIR/,
+      /the cache of TensorRT's engines cannot be used, ".*file\/cache": ENOTDIR/,
     );
   });
 
@@ -181,7 +261,8 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
       const providers = new Set<string>();
       const end = Date.now() + 20_000;
       for (let more = 50; more > 0 && Date.now() < end;) {
-        expect((await engine.infer('tiny', { x }))['y']!.shape).toEqual([1, 4]);
+        const together = Array.from({ length: 8 }, () => engine.infer('tiny', { x }));
+        for (const { y } of await Promise.all(together)) expect(y!.shape).toEqual([1, 4]);
         providers.add(engine.find('tiny')!.model.providers[0]!);
         if (providers.size === 2) more--;
       }
@@ -215,6 +296,34 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
         ) as string,
       });
       expect((await engine.infer('tiny', { x }))['y']!.shape).toEqual([1, 4]);
+    });
+
+    it('go on being built where a newer load fails', async () => {
+      process.env['FAKE_BUILD_MS'] = '500';
+      await using engine = createEngine();
+      const repository = await engine.loadRepository(models, {
+        onEvent: (event) => events.push(event),
+      });
+      await until(() => log().includes('begun'));
+      expect((await repository.index())[0]).toMatchObject({
+        state: 'READY',
+        reason: 'serving without TensorRT while its engines are built',
+      });
+      await expect(repository.load('tiny', { config: '{"lanes": 0}' })).rejects.toThrow('lanes');
+      await until(() => engine.find('tiny')!.model.providers[0] === 'tensorrt');
+      expect((await repository.index())[0]).toMatchObject({ state: 'READY', reason: '' });
+    });
+
+    it('are nobody’s where the engine was closed meanwhile', async () => {
+      process.env['FAKE_BUILD_MS'] = '800';
+      const engine = createEngine();
+      await engine.loadRepository(models, { onEvent: (event) => events.push(event) });
+      await until(() => log().includes('begun'));
+      const start = performance.now();
+      await engine.close();
+      expect(performance.now() - start).toBeLessThan(500);
+      await until(() => log().includes('ended'));
+      await until(() => stats().models.length === 0);
     });
 
     it('are not swapped in where the model was unloaded meanwhile', async () => {

@@ -8,6 +8,7 @@ import {
   type Value,
 } from 'tercel';
 import { describe, expect, it } from 'vitest';
+import { encodeModel, FLOAT } from '../../models/onnx.js';
 import {
   identity,
   liar,
@@ -114,6 +115,62 @@ it.runIf('Float16Array' in globalThis)('takes and gives Float16Array', async () 
   const given = { dtype: 'float16', shape: [2], data: new Float16(2) } as unknown as Tensor;
   await hopping.run({ x }, { outputs: { y: given } });
   expect([...(given.data as Float32Array)]).toEqual([1.5, -2]);
+});
+
+describe('an output that is an input', () => {
+  // ONNX Runtime hands out the input itself, and writes nothing to memory made for the output.
+  const file = encodeModel({
+    name: 'through',
+    inputs: { x: { tensor: FLOAT, shape: ['n', 8] } },
+    outputs: { x: { tensor: FLOAT, shape: ['n', 8] }, y: { tensor: FLOAT, shape: ['n', 8] } },
+    nodes: [{ op: 'Relu', inputs: ['x'], outputs: ['y'] }],
+  });
+  const tensor = (value: number, n = 1): Tensor => ({
+    dtype: 'float32',
+    shape: [n, 8],
+    data: new Float32Array(n * 8).fill(value),
+  });
+
+  it('has its values, each way', async () => {
+    await using model = await loadModel(file, { inline: 'never' });
+    for (const value of [1, 2, 3]) {
+      const x = tensor(value);
+      const given = (): Tensor => tensor(-1);
+      for (const run of [
+        () => model.runSync({ x }),
+        () => model.run({ x }),
+        () => model.run({ x }, { results: 'shared' }),
+      ]) {
+        const { x: through, y } = await run();
+        expect(through!.data).toEqual(x.data);
+        expect(y!.data).toEqual(x.data);
+      }
+      const outputs = { x: given(), y: given() };
+      model.runSync({ x }, { outputs });
+      expect(outputs.x.data).toEqual(x.data);
+      const later = { x: given(), y: null };
+      await model.run({ x }, { outputs: later });
+      expect(later.x.data).toEqual(x.data);
+    }
+    expect(() =>
+      model.runSync({ x: tensor(1, 2) }, { outputs: { x: tensor(0), y: null } }),
+    ).toThrow(/output "x" is an input of another shape/);
+    using bound = model.bind({ x: [1, 8] });
+    (bound.inputs['x']!.data as Float32Array).fill(7);
+    bound.runSync();
+    expect(bound.outputs['x']!.data).toEqual(tensor(7).data);
+    expect(bound.outputs['y']!.data).toEqual(tensor(7).data);
+  });
+
+  it('is each request’s own in a batch', async () => {
+    await using model = await loadModel(file, { inline: 'never', batching: { maxBatch: 16 } });
+    for (const results of ['own', 'shared'] as const) {
+      const all = await Promise.all(
+        Array.from({ length: 64 }, (_, i) => model.run({ x: tensor(i) }, { results })),
+      );
+      all.forEach(({ x }, i) => expect(x!.data).toEqual(tensor(i).data));
+    }
+  });
 });
 
 describe('given outputs', () => {

@@ -105,6 +105,18 @@ describe('the repository extension', () => {
         'option "trt_extra_plugin_lib_paths" of provider "tensorrt" cannot be given',
       ],
       [
+        {
+          parameters: {
+            config: '{"providers": [{"name": "webgpu", "options": {"dawnProcTable": "4096"}}]}',
+          },
+        },
+        'option "dawnProcTable" of provider "webgpu" cannot be given',
+      ],
+      [
+        { parameters: { config: '{"config": {"ep.webgpuexecutionprovider.dawnProcTable": "1"}}' } },
+        'config entry "ep.webgpuexecutionprovider.dawnProcTable" cannot be given',
+      ],
+      [
         { parameters: { config: '{"gpu": {"engineCache": "/tmp/x"}}' } },
         'gpu.engineCache cannot be given in a load call',
       ],

@@ -44,10 +44,10 @@ const provider = z.union([
 
 const gpu = z
   .strictObject({
-    device: whole(0).optional().describe("the GPU's number, as CUDA counts"),
+    device: whole(0).max(0xffff).optional().describe("the GPU's number, as CUDA counts"),
     memoryLimit: whole(1).optional().describe("bytes of ONNX Runtime's arena there"),
     arenaStrategy: z.enum(['same-as-requested', 'next-power-of-two']).optional(),
-    slots: whole(0).optional().describe('runs in flight; default 2'),
+    slots: whole(0).max(64).optional().describe('runs in flight; default 2'),
     graphs: z
       .union([z.boolean(), z.array(whole(1)).min(1)])
       .optional()

@@ -253,30 +253,44 @@ class Reader {
   #instances(groups: Fields[]): void {
     const { options } = this.config;
     let count = 0;
-    let onGpu = false;
+    let onGpu = 0;
+    const devices = new Set<number>();
     for (const group of groups) {
-      count += group.whole('count') ?? 1;
+      const instances = group.whole('count') ?? 1;
       const kind = group.text('kind') ?? 'KIND_AUTO';
-      const gpus = group.wholes('gpus');
+      for (const gpu of group.wholes('gpus')) devices.add(gpu);
       if (kind === 'KIND_GPU') {
-        onGpu = true;
-        const [device = 0] = gpus;
-        options.gpu = { ...options.gpu, device };
-        if (gpus.length > 1)
-          this.#warn(`instance_group gpus: GPU ${device} is used, not the others`);
-      } else if (kind !== 'KIND_CPU' && kind !== 'KIND_AUTO') {
-        this.#warn(
-          `instance_group kind ${kind} has no effect; the providers say where a model runs`,
-        );
+        onGpu += instances;
+      } else {
+        count += instances;
+        if (kind !== 'KIND_CPU' && kind !== 'KIND_AUTO') {
+          this.#warn(
+            `instance_group kind ${kind} has no effect; the providers say where a model runs`,
+          );
+        }
       }
       this.#done(group);
     }
-    if (onGpu) {
+    // What TensorRT does not take, CUDA does, as in Triton.
+    if (onGpu > 0 || options.providers) {
+      const [device = 0] = devices;
+      if (devices.size > 1) {
+        this.#warn(`instance_group gpus: GPU ${device} is used, not the others`);
+      } else if (onGpu > 0 && devices.size === 0) {
+        this.#warn('instance_group without gpus: GPU 0 is used, not the others, if there are any');
+      }
+      if (onGpu > 0 && count > 0) {
+        this.#warn('instance_group on CPUs has no effect beside one on GPUs');
+      }
+      const named = (options.providers ?? []).map((one) =>
+        typeof one === 'string' ? one : one.name,
+      );
+      if (!named.includes('cuda')) options.providers = [...(options.providers ?? []), 'cuda'];
       // Such a folder serves on a machine without a GPU as well; the load warns.
-      options.providers = [...(options.providers ?? []), 'cuda'];
       options.fallback = true;
+      options.gpu = { ...options.gpu, device };
       // One instance is Triton's default: that asks for nothing.
-      if (count > 1) options.gpu = { ...options.gpu, slots: count };
+      if (onGpu > 1) options.gpu.slots = onGpu;
     } else if (count > 0) {
       options.lanes = count;
     }
@@ -301,9 +315,9 @@ class Reader {
       for (const entry of provider.messages('parameters')) {
         const key = entry.text('key') ?? '';
         const value = entry.text('value') ?? '';
-        // Two parameters that Triton's backend has names of its own for.
+        // Parameters that Triton's backend has names of its own for.
         if (name === 'tensorrt' && key === 'precision_mode') {
-          const precision = { FP32: 'fp32', FP16: 'fp16', BF16: 'bf16', INT8: 'int8' }[value];
+          const precision = ['FP32', 'FP16', 'BF16', 'INT8'].includes(value) && value.toLowerCase();
           if (!precision) provider.fail('precision_mode', 'FP32, FP16, BF16 or INT8', value);
           this.config.options.gpu = {
             ...this.config.options.gpu,
@@ -311,6 +325,8 @@ class Reader {
           };
         } else if (name === 'tensorrt' && key === 'max_workspace_size_bytes') {
           options['trt_max_workspace_size'] = value;
+        } else if (name === 'tensorrt' && /^int8_\w+calibration_table/.test(key)) {
+          options[`trt_${key}`] = value;
         } else {
           options[key] = value;
         }
@@ -348,6 +364,13 @@ class Reader {
         options.interOpThreads = number;
       } else if (key === 'execution_mode' && (number === 0 || number === 1)) {
         options.executionMode = number === 1 ? 'parallel' : 'sequential';
+      } else if (key === 'gpu_mem_limit' && isWhole && number > 0) {
+        options.gpu = { ...options.gpu, memoryLimit: number };
+      } else if (key === 'arena_extend_strategy' && (value === '0' || value === '1')) {
+        options.gpu = {
+          ...options.gpu,
+          arenaStrategy: value === '0' ? 'next-power-of-two' : 'same-as-requested',
+        };
       } else if (key.startsWith('session.') || key.startsWith('optimization.')) {
         options.config = { ...options.config, [key]: value };
       } else {
