@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { performance } from 'node:perf_hooks';
 import { InvalidInputError } from '../errors.js';
 import { native } from '../native.js';
-import type { ModelStats } from '../types.js';
+import type { DeviceStats, ModelStats } from '../types.js';
 import type { Model } from './model.js';
 import { stats } from './runtime.js';
 
@@ -36,6 +36,8 @@ export interface Observation {
     dropped: number;
   };
   memory: { rss: number; arenaReserved: number; arenaLeased: number; leases: number };
+  /** GPUs, at the end; their counts are from the start of the process. */
+  devices: DeviceStats[];
   /** Processors that the process used; the part of the time that the JS thread was busy. */
   cpu: number;
   eventLoop: number;
@@ -123,7 +125,7 @@ export async function observe(
   const after = model.stats();
   const { user, system } = process.cpuUsage(cpu);
   const difference = (key: keyof Counted): number => after[key] - before[key];
-  const { arena, leases } = stats();
+  const { arena, leases, devices } = stats();
   const onLanes = after.runsOnLanes - before.runsOnLanes || 1;
   const batches = after.batches
     .map(({ rows, runs, runUs }) => {
@@ -157,6 +159,7 @@ export async function observe(
       arenaLeased: arena.leasedBytes,
       leases,
     },
+    devices,
     cpu: (user + system) / 1e6 / elapsed,
     eventLoop: performance.eventLoopUtilization(loop).utilization,
     cost: `some 30 ns for each of ${log!.events.length / 3} allocations and frees, and ${LOG_EVENTS * 24} bytes`,
