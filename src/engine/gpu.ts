@@ -2,6 +2,7 @@
 import { InvalidInputError } from '../errors.js';
 import type { NativeLoadOptions } from '../native.js';
 import type { BatchingOptions, GpuOptions, ModelOptions } from '../types.js';
+import { failOption, wholeOption } from './check.js';
 
 const DEFAULT_SLOTS = 2;
 
@@ -22,21 +23,11 @@ const arenaStrategies = {
 } as const;
 const precisions = ['fp32', 'fp16', 'bf16', 'int8'] as const;
 
-function fail(name: string, expected: string, got: unknown): never {
-  throw new InvalidInputError(
-    `option "gpu.${name}": expected ${expected}, got ${JSON.stringify(got) ?? typeof got}`,
-  );
-}
+const fail = (name: string, expected: string, got: unknown): never =>
+  failOption(`gpu.${name}`, expected, got);
 
-function whole(name: string, value: unknown, least: number, most: number): void {
-  if (value === undefined) return;
-  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most) {
-    const range =
-      most < 0x7fffffff
-        ? `a whole number from ${least} to ${most}`
-        : `a whole number of ${least} or more`;
-    fail(name, range, value);
-  }
+function whole(name: string, value: unknown, least: number, most?: number): void {
+  if (value !== undefined) wholeOption(`gpu.${name}`, value, least, most);
 }
 
 /** @throws InvalidInputError naming the option and what was expected */
@@ -73,7 +64,7 @@ export function checkGpu(gpu: GpuOptions | undefined): void {
     if (!Array.isArray(graphs) || graphs.length === 0) {
       fail('graphs', 'true, false or an array of batch sizes', graphs);
     }
-    for (const size of graphs as readonly unknown[]) whole('graphs', size, 1, 0x7fffffff);
+    for (const size of graphs as readonly unknown[]) whole('graphs', size, 1);
   }
   if (gpu.slots === 0 && graphs) fail('graphs', 'false where slots is 0', graphs);
   if (

@@ -5,23 +5,11 @@ import { InvalidInputError } from '../errors.js';
 import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
 import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
+import { failOption, wholeOption } from './check.js';
 import { gpuLanes, graphRows } from './gpu.js';
 
 /** Rows of a batch when a latency target is to choose, and nothing else limits it. */
 const TARGET_MAX_BATCH = 128;
-
-function fail(name: string, expected: string, got: unknown): never {
-  throw new InvalidInputError(
-    `option "${name}": expected ${expected}, got ${JSON.stringify(got) ?? typeof got}`,
-  );
-}
-
-function whole(name: string, value: unknown, least: number): number {
-  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > 0x7fffffff) {
-    fail(name, `a whole number of ${least} or more`, value);
-  }
-  return value as number;
-}
 
 /** Lanes unless told otherwise: a batch uses a processor well, and leaves one to bring the next. */
 export function defaultLanes(threads: number, batches: boolean): number {
@@ -33,7 +21,7 @@ export function defaultLanes(threads: number, batches: boolean): number {
 export function checkBatching(batching: ModelOptions['batching']): BatchingOptions | undefined {
   if (batching === undefined || batching === false || batching === 'auto') return undefined;
   if (typeof batching !== 'object' || batching === null || Array.isArray(batching)) {
-    fail('batching', "an object, false or 'auto'", batching);
+    failOption('batching', "an object, false or 'auto'", batching);
   }
   const known = [
     'maxBatch',
@@ -51,36 +39,37 @@ export function checkBatching(batching: ModelOptions['batching']): BatchingOptio
       );
     }
   }
-  if (batching.maxBatch !== undefined) whole('batching.maxBatch', batching.maxBatch, 1);
-  if (batching.maxDelayUs !== undefined) whole('batching.maxDelayUs', batching.maxDelayUs, 0);
+  if (batching.maxBatch !== undefined) wholeOption('batching.maxBatch', batching.maxBatch, 1);
+  if (batching.maxDelayUs !== undefined) wholeOption('batching.maxDelayUs', batching.maxDelayUs, 0);
   if (batching.preserveOrder !== undefined && typeof batching.preserveOrder !== 'boolean') {
-    fail('batching.preserveOrder', 'true or false', batching.preserveOrder);
+    failOption('batching.preserveOrder', 'true or false', batching.preserveOrder);
   }
   const target = batching.targetP99Ms;
   if (target !== undefined && !(typeof target === 'number' && target > 0 && target < 1e6)) {
-    fail('batching.targetP99Ms', 'milliseconds above 0', target);
+    failOption('batching.targetP99Ms', 'milliseconds above 0', target);
   }
   const sizes = batching.preferredSizes ?? [];
-  if (!Array.isArray(sizes)) fail('batching.preferredSizes', 'an array of whole numbers', sizes);
+  if (!Array.isArray(sizes))
+    failOption('batching.preferredSizes', 'an array of whole numbers', sizes);
   for (const size of sizes) {
-    whole('batching.preferredSizes', size, 1);
+    wholeOption('batching.preferredSizes', size, 1);
     if (batching.maxBatch !== undefined && size > batching.maxBatch) {
-      fail('batching.preferredSizes', `sizes up to maxBatch (${batching.maxBatch})`, size);
+      failOption('batching.preferredSizes', `sizes up to maxBatch (${batching.maxBatch})`, size);
     }
   }
   for (const [symbol, rule] of Object.entries(batching.padding ?? {})) {
     const where = `batching.padding.${symbol}`;
     if ('sizes' in rule) {
       if (!Array.isArray(rule.sizes) || rule.sizes.length === 0) {
-        fail(`${where}.sizes`, 'an array of whole numbers', rule.sizes);
+        failOption(`${where}.sizes`, 'an array of whole numbers', rule.sizes);
       }
-      for (const size of rule.sizes) whole(`${where}.sizes`, size, 1);
+      for (const size of rule.sizes) wholeOption(`${where}.sizes`, size, 1);
     } else {
-      whole(`${where}.multipleOf`, (rule as { multipleOf?: unknown }).multipleOf, 1);
+      wholeOption(`${where}.multipleOf`, (rule as { multipleOf?: unknown }).multipleOf, 1);
     }
   }
   for (const [input, value] of Object.entries(batching.padValues ?? {})) {
-    if (typeof value !== 'number') fail(`batching.padValues.${input}`, 'a number', value);
+    if (typeof value !== 'number') failOption(`batching.padValues.${input}`, 'a number', value);
   }
   return batching;
 }
@@ -88,14 +77,14 @@ export function checkBatching(batching: ModelOptions['batching']): BatchingOptio
 /** An element's bytes. */
 function elementBytes(input: ValueMetadata, value: number): Uint8Array {
   if (input.dtype === 'string' || input.kind !== 'tensor') {
-    fail(`batching.padValues.${input.name}`, 'an input of numbers', input.kind);
+    failOption(`batching.padValues.${input.name}`, 'an input of numbers', input.kind);
   }
   const buffer = new ArrayBuffer(8);
   const size = bytesPerElement(input.dtype);
   const element = viewBits(input.dtype, buffer, 0, size) as unknown as (number | bigint)[];
   if (input.dtype === 'float16' || input.dtype === 'bfloat16') {
     if (value !== 0) {
-      fail(`batching.padValues.${input.name}`, `0, as the input is ${input.dtype}`, value);
+      failOption(`batching.padValues.${input.name}`, `0, as the input is ${input.dtype}`, value);
     }
   } else {
     element[0] = input.dtype === 'int64' || input.dtype === 'uint64' ? BigInt(value) : value;
@@ -118,14 +107,14 @@ export function nativePolicy(
   const batching = checkBatching(options.batching) ?? {};
   const weight = options.weight ?? 1;
   if (!(typeof weight === 'number' && weight > 0 && weight <= 1e6)) {
-    fail('weight', 'a number above 0', weight);
+    failOption('weight', 'a number above 0', weight);
   }
   const target = batching.targetP99Ms;
   const maxBatch = batching.maxBatch ?? (target === undefined ? 1 : TARGET_MAX_BATCH);
   const symbols = new Set(inputs.flatMap(({ shape }) => shape.slice(1)));
   for (const symbol of Object.keys(batching.padding ?? {})) {
     if (!symbols.has(symbol)) {
-      fail(
+      failOption(
         'batching.padding',
         `dynamic dimensions of the inputs (${[...symbols].filter((s) => typeof s === 'string').join(', ') || 'there are none'})`,
         symbol,
@@ -134,7 +123,7 @@ export function nativePolicy(
   }
   const padValues = Object.entries(batching.padValues ?? {}).map(([name, value]) => {
     const input = inputs.findIndex((candidate) => candidate.name === name);
-    if (input < 0) fail('batching.padValues', 'names of inputs', name);
+    if (input < 0) failOption('batching.padValues', 'names of inputs', name);
     return { input, bytes: elementBytes(inputs[input]!, value) };
   });
   const threads = options.threads ?? 1;
