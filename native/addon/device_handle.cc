@@ -152,7 +152,11 @@ napi_value DeviceHandle::Write(napi_env env, napi_callback_info info) {
 napi_value DescribeGpu(AddonEnv* addon, int id) {
   napi_env env = addon->env();
   Device* device = nullptr;
-  if (Status status = Device::Get(id, &device); !status.ok()) return addon->Throw(status);
+  const Status status = [&] {
+    const NoCapture no_capture;
+    return Device::Get(id, &device);
+  }();
+  if (!status.ok()) return addon->Throw(status);
   GpuReading reading;
   (void)ReadGpu(device->pci_bus_id(), &reading).ok();
   Napi::Object object = Napi::Object::New(env);

@@ -142,6 +142,8 @@ Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
       const auto* data = static_cast<const uint8_t*>(numbers->data);
       if (data >= lease->data() && data < lease->data() + lease->bytes()) holder->lease = lease;
     }
+    // An output that is an input, in memory of JS: it is JS's to change and to let go.
+    if (!holder->lease && model_->output_plans()[results[i].index].input() >= 0) return {};
     // What ORT allocated goes with its value.
     holder->outputs = Ref<SharedOutputs>(new SharedOutputs);
     holder->outputs->values.emplace_back(outputs[i]);

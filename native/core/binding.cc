@@ -167,8 +167,11 @@ Status Binding::MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot) {
 }
 
 // An output that is an input has that one's memory.
-Status Binding::ShareInput(const Slot& input, Slot* output) {
-  if (output->bytes != input.bytes) {
+Status Binding::ShareInput(const Slot& input, const Dims& dims, Slot* output) {
+  output->dtype = input.dtype;
+  output->dims = input.dims;
+  output->bytes = input.bytes;
+  if (dims != input.dims) {
     return Status::InvalidInput("bind: output \"" + output->info->name +
                                 "\" is the input of the same name, and has its shape");
   }
@@ -259,12 +262,15 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& in
   for (size_t i = 0; i < m->outputs().size(); ++i) {
     Slot& slot = binding->outputs_[i];
     const ValueInfo& info = m->outputs()[i];
-    Status s = binding->MakeSlot("output", info, *wishes[i].dims, wishes[i], &slot);
+    const int input = m->output_plans()[i].input();
+    const Slot* same = input >= 0 ? &binding->inputs_[static_cast<size_t>(input)] : nullptr;
+    const bool is_shared = same && same->value && same->dtype != DType::kString;
+    slot.info = &info;
+    Status s = is_shared ? binding->ShareInput(*same, *wishes[i].dims, &slot)
+                         : binding->MakeSlot("output", info, *wishes[i].dims, wishes[i], &slot);
     if (!s.ok()) return s;
-    if (const int input = m->output_plans()[i].input(); input >= 0 && slot.value) {
-      s = binding->ShareInput(binding->inputs_[static_cast<size_t>(input)], &slot);
-      if (!s.ok()) return s;
-    }
+    // The runner would copy back what nobody wrote.
+    if (is_shared && binding->on_runner_) continue;
     if (!binding->on_runner_) {
       if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
     }
@@ -311,6 +317,7 @@ Status Binding::BindInputs() {
 
 OrtStatus* Binding::Run(const OrtRunOptions* options) {
   OrtSession* session = model_->session();
+  if (on_runner_ && output_values_.empty()) return nullptr;  // all outputs are inputs
   if (on_runner_) {
     const size_t inputs = input_values_.size();
     return model_->Run(options, {names_.data(), input_values_.data(), inputs, names_.data() + inputs,

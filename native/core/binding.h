@@ -65,7 +65,7 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
                   Slot* slot);
   Status MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot);
   Status BindInputs();
-  Status ShareInput(const Slot& input, Slot* output);
+  Status ShareInput(const Slot& input, const Dims& dims, Slot* output);
   Status BindSlotInput(const Slot& slot);
   Status BindSlotOutput(const Slot& slot);
   Status ProbeOutputs(std::vector<Wish>* wishes);

@@ -39,23 +39,29 @@ CaptureGate& CaptureGate::Get() {
   return *gate;
 }
 
-void CaptureGate::Enter() {
+void CaptureGate::Enter(bool is_long) {
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [this] { return !alone_ && waiting_ == 0; });
   ++inside_;
+  if (!is_long) return;
+  ++long_inside_;
+  changed_.notify_all();
 }
 
-void CaptureGate::Leave() {
+void CaptureGate::Leave(bool is_long) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (is_long) --long_inside_;
   if (--inside_ == 0 && waiting_ > 0) changed_.notify_all();
 }
 
 bool CaptureGate::TryEnterAlone(int64_t wait_ns) {
   std::unique_lock<std::mutex> lock(mutex_);
   ++waiting_;
-  const bool entered = changed_.wait_for(lock, std::chrono::nanoseconds(wait_ns),
-                                         [this] { return !alone_ && inside_ == 0; });
+  const bool decided = changed_.wait_for(lock, std::chrono::nanoseconds(wait_ns), [this] {
+    return long_inside_ > 0 || (!alone_ && inside_ == 0);
+  });
   --waiting_;
+  const bool entered = decided && long_inside_ == 0;
   if (entered) alone_ = true;
   if (!entered) changed_.notify_all();
   return entered;

@@ -156,10 +156,10 @@ class CaptureGate {
  public:
   static CaptureGate& Get();
 
-  // Waits for who captures, and for who is about to.
-  void Enter();
-  void Leave();
-  // False when others did not leave in time: a model may load for minutes.
+  // Waits for who captures, and for who is about to. `is_long`: it may take minutes.
+  void Enter(bool is_long = false);
+  void Leave(bool is_long = false);
+  // False when others do not leave in time; at once where one is inside for long.
   bool TryEnterAlone(int64_t wait_ns);
   void LeaveAlone();
 
@@ -168,17 +168,24 @@ class CaptureGate {
   // Protected by mutex_.
   std::condition_variable changed_;
   int inside_ = 0;
-  int waiting_ = 0;  // to be alone
+  int long_inside_ = 0;  // of them
+  int waiting_ = 0;      // to be alone
   bool alone_ = false;
 };
 
 // Inside the gate, with others, as long as it lives.
 class NoCapture {
  public:
-  NoCapture() { CaptureGate::Get().Enter(); }
-  ~NoCapture() { CaptureGate::Get().Leave(); }
+  enum Duration { kShort, kLong };
+  explicit NoCapture(Duration duration = kShort) : is_long_(duration == kLong) {
+    CaptureGate::Get().Enter(is_long_);
+  }
+  ~NoCapture() { CaptureGate::Get().Leave(is_long_); }
   NoCapture(const NoCapture&) = delete;
   NoCapture& operator=(const NoCapture&) = delete;
+
+ private:
+  const bool is_long_;
 };
 
 // What a call of the CUDA runtime returned, with what was tried: "copy to the GPU: out of memory".

@@ -19,6 +19,7 @@ constexpr size_t kMaxGraphs = 64;
 // done without the graph, and tried again later.
 constexpr int64_t kWaitToCaptureNs = 100'000'000;
 constexpr int64_t kCaptureAgainNs = 1'000'000'000;
+constexpr int64_t kFailedAgainNs = 60'000'000'000;
 // Waking a thread that sleeps until the GPU is done costs some 30 us; what ends sooner is waited for.
 constexpr int64_t kSpinNs = 60'000;
 
@@ -206,16 +207,19 @@ Status DeviceRunner::Look(const OrtValue* value, bool wanted_on_device, Seen* se
   return status;
 }
 
-Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph,
-                             Plan** out) {
+namespace {
+const char* NameOf(const RunCall& call, size_t i) {
+  return i < call.input_count ? call.input_names[i] : call.output_names[i - call.input_count];
+}
+}  // namespace
+
+// Writes slot->key.
+void DeviceRunner::MakeKey(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph) {
   std::vector<int64_t>& key = slot->key;
   key.assign(1, graph);
-  auto name_of = [&](size_t i) {
-    return i < call.input_count ? call.input_names[i] : call.output_names[i - call.input_count];
-  };
   for (size_t i = 0; i < seen.size(); ++i) {
     const Seen& value = seen[i];
-    key.push_back(static_cast<int64_t>(reinterpret_cast<intptr_t>(name_of(i))));
+    key.push_back(static_cast<int64_t>(reinterpret_cast<intptr_t>(NameOf(call, i))));
     key.push_back(static_cast<int64_t>(value.where));
     key.push_back(static_cast<int64_t>(value.dtype));
     key.push_back(static_cast<int64_t>(value.rank));
@@ -224,11 +228,17 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     const bool is_there = graph && value.where == Seen::Where::kDevice;
     key.push_back(is_there ? static_cast<int64_t>(reinterpret_cast<intptr_t>(value.data)) : 0);
   }
+}
+
+// The plan of slot->key; null where it would be a graph too many.
+Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph,
+                             Plan** out) {
+  const std::vector<int64_t>& key = slot->key;
   // All of it first: a plan must not point into what was let go.
   std::vector<std::pair<const char*, Ref<DeviceLease>>> grown;
   for (size_t i = 0; i < seen.size(); ++i) {
     if (seen[i].where != Seen::Where::kHost) continue;
-    const Ref<DeviceLease>& buffer = slot->buffers[name_of(i)];
+    const Ref<DeviceLease>& buffer = slot->buffers[NameOf(call, i)];
     if (buffer && buffer->bytes() >= seen[i].needed) continue;
     // By doubling, so that a slot that sees larger and larger shapes moves a few times only.
     const size_t bytes = std::max(seen[i].needed, buffer ? 2 * buffer->bytes() : 0);
@@ -239,7 +249,7 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     // Rows that fill up a batch hold numbers, whatever was there before.
     status = device_->Clear(larger->data(), larger->bytes());
     if (!status.ok()) return status;
-    grown.emplace_back(name_of(i), std::move(larger));
+    grown.emplace_back(NameOf(call, i), std::move(larger));
   }
   if (!grown.empty()) {
     // All plans of the slot: few grow, and each has most values.
@@ -251,6 +261,16 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     *out = &found->second;
     return {};
   }
+  size_t graphs = 0;
+  auto oldest = slot->plans.end();
+  for (auto it = slot->plans.begin(); it != slot->plans.end(); ++it) {
+    graphs += it->second.graph;
+    if (it->second.graph) continue;
+    if (oldest == slot->plans.end() || it->second.used < oldest->second.used) oldest = it;
+  }
+  // A graph lives as long as the session, whoever still wants it.
+  if (graph && graphs >= kMaxGraphs) return {};
+  if (slot->plans.size() - graphs >= kMaxPlans) slot->plans.erase(oldest);
   Plan plan;
   plan.graph = graph;
   plan.used = ++slot->runs;
@@ -267,22 +287,12 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
     OrtValue* value = nullptr;
     if (seen[i].where == Seen::Where::kHost) {
       status = MakeTensor(memory(), seen[i].dtype, seen[i].dims, seen[i].rank,
-                          slot->buffers[name_of(i)]->data(), seen[i].needed, &value);
+                          slot->buffers[NameOf(call, i)]->data(), seen[i].needed, &value);
       plan.owned.emplace_back(value);
     }
     (i < call.input_count ? plan.inputs : plan.outputs).push_back(value);
   }
   if (!status.ok()) return status;
-  size_t graphs = 0;
-  auto oldest = slot->plans.end();
-  for (auto it = slot->plans.begin(); it != slot->plans.end(); ++it) {
-    graphs += it->second.graph;
-    if (it->second.graph) continue;
-    if (oldest == slot->plans.end() || it->second.used < oldest->second.used) oldest = it;
-  }
-  // A graph lives as long as the session, whoever still wants it.
-  if (graph && graphs >= kMaxGraphs) return {};
-  if (slot->plans.size() - graphs >= kMaxPlans) slot->plans.erase(oldest);
   *out = &(slot->plans[key] = std::move(plan));
   return {};
 }
@@ -337,7 +347,9 @@ Status DeviceRunner::Wait(CudaEvent event) {
 
 int64_t DeviceRunner::Elapsed(CudaEvent start, CudaEvent end) {
   float ms = 0;
-  return cuda_->event_elapsed(&ms, start, end) == 0 ? static_cast<int64_t>(ms * 1e6f) : 0;
+  if (cuda_->event_elapsed(&ms, start, end) == 0) return static_cast<int64_t>(ms * 1e6f);
+  (void)cuda_->get_last_error();
+  return 0;
 }
 
 // Whether the thread may have graphs in this slot, which is then its own.
@@ -370,7 +382,7 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
     may_capture &= seen[i].where != Seen::Where::kOther;
     may_fill &= seen[i].where == Seen::Where::kHost && seen[i].rank > 0;
   }
-  if (may_capture && NowNs() >= slot->no_capture_until) {
+  if (may_capture) {
     const int64_t own_rows = !seen.empty() && seen[0].rank > 0 ? seen[0].dims[0] : 0;
     const uint32_t size = GraphRowsFor(call.rows ? call.rows : own_rows);
     const bool fills = call.rows && size && may_fill;
@@ -392,14 +404,25 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
 
 OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, const RunCall& call,
                                    const std::vector<Seen>& seen, bool graph, bool* gave_up) {
+  MakeKey(slot, call, seen, graph);
+  // What did not come to be is not tried with each run again.
+  auto give_up = [&](int64_t wait_ns) -> OrtStatus* {
+    *gave_up = true;
+    if (slot->no_capture_until.size() >= kMaxPlans) slot->no_capture_until.clear();
+    if (wait_ns) slot->no_capture_until[slot->key] = NowNs() + wait_ns;
+    slot->plans.erase(slot->key);
+    return nullptr;
+  };
+  if (graph) {
+    const auto refused = slot->no_capture_until.find(slot->key);
+    if (refused != slot->no_capture_until.end() && NowNs() < refused->second) return give_up(0);
+  }
   Status status = CudaStatus(cuda_, cuda_->set_device(device_->id()), Code::kRun, "cannot use the GPU");
   Plan* plan = nullptr;
   if (status.ok()) status = PlanFor(slot, call, seen, graph, &plan);
-  if (!status.ok() || !plan) {
-    // There may be room for less than a whole graph's batch.
-    if (graph) *gave_up = true;
-    return graph ? nullptr : ToOrt(status);
-  }
+  // There may be room for less than a whole graph's batch.
+  if (graph && (!status.ok() || !plan)) return give_up(kFailedAgainNs);
+  if (!status.ok()) return ToOrt(status);
 
   slot->inputs.clear();
   slot->outputs.clear();
@@ -410,12 +433,7 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
     slot->outputs.push_back(plan->outputs[i] ? plan->outputs[i] : call.outputs[i]);
   }
   const bool captures = graph && !plan->captured;
-  if (captures && !CaptureGate::Get().TryEnterAlone(kWaitToCaptureNs)) {
-    slot->no_capture_until = NowNs() + kCaptureAgainNs;
-    slot->plans.erase(slot->key);
-    *gave_up = true;
-    return nullptr;
-  }
+  if (captures && !CaptureGate::Get().TryEnterAlone(kWaitToCaptureNs)) return give_up(kCaptureAgainNs);
   if (!captures) CaptureGate::Get().Enter();
   size_t in_copies = 0, in_bytes = 0, out_copies = 0, out_bytes = 0;
   OrtStatus* failed = nullptr;
@@ -461,20 +479,19 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
     }
     (void)cuda_->get_last_error();
   }
+  const int64_t in_ns = in_copies && !failed ? Elapsed(slot->in_start, slot->in_end) : 0;
+  const int64_t out_ns = out_copies && !failed ? Elapsed(slot->out_start, slot->out_end) : 0;
   captures ? CaptureGate::Get().LeaveAlone() : CaptureGate::Get().Leave();
   if (!status.ok() || failed) {
     if (!captures) return failed ? failed : ToOrt(status);
     // Half a graph must not be replayed: another try gets another id.
-    slot->plans.erase(slot->key);
-    slot->no_capture_until = NowNs() + kCaptureAgainNs;
     if (failed) ort.ReleaseStatus(failed);
-    *gave_up = true;
-    return nullptr;
+    return give_up(kFailedAgainNs);
   }
   plan->captured |= graph;
   device_->CountRun(graph);
-  if (in_copies) device_->CountIn(in_copies, in_bytes, Elapsed(slot->in_start, slot->in_end));
-  if (out_copies) device_->CountOut(out_copies, out_bytes, Elapsed(slot->out_start, slot->out_end));
+  if (in_copies) device_->CountIn(in_copies, in_bytes, in_ns);
+  if (out_copies) device_->CountOut(out_copies, out_bytes, out_ns);
   return nullptr;
 }
 

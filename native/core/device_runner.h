@@ -108,7 +108,7 @@ class DeviceRunner {
     // Whose the slot's graphs are, a thread that lives: ONNX Runtime keeps graphs by thread, and what
     // one thread captured another would capture again.
     std::weak_ptr<const int> owner;
-    int64_t no_capture_until = 0;  // others did not leave the GPU alone
+    std::map<std::vector<int64_t>, int64_t> no_capture_until;  // what did not come to be, by key
     // Kept for their memory.
     std::vector<int64_t> key;
     std::vector<const OrtValue*> inputs;
@@ -140,6 +140,7 @@ class DeviceRunner {
   // Without copies of our own.
   OrtStatus* RunDirect(const OrtRunOptions* options, const RunCall& call);
   Status Look(const OrtValue* value, bool wanted_on_device, Seen* seen);
+  void MakeKey(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph);
   Status PlanFor(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph,
                  Plan** out);
   Status CopyIn(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, size_t* bytes,

@@ -126,7 +126,7 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   std::vector<std::string> named;
   for (const ProviderOptions& provider : options.providers) named.push_back(provider.name);
   std::optional<NoCapture> no_capture;
-  if (UsesGpu(named)) no_capture.emplace();
+  if (UsesGpu(named)) no_capture.emplace(NoCapture::kLong);
   ModelOptions placed = options;
   GpuPlacement gpu;
   Status status = PlaceOnGpu(&placed, &gpu);
@@ -152,6 +152,7 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
     }
     model->device_ = std::move(gpu.runner);
   }
+  gpu.runner.reset();
   if (!source.external_names.empty()) {
     std::vector<const char*> names;
     std::vector<char*> buffers;

@@ -380,6 +380,7 @@ void Scheduler::DoChore(Lane* lane, std::unique_lock<std::mutex>* lock) {
     Status status = (*chore_)();
     lock->lock();
     chore_running_ = false;
+    if (stopping_) idle_.notify_all();
     chore_status_ = std::move(status);
     // The next one's turn.
     WakeAll();
@@ -398,7 +399,8 @@ void Scheduler::Quiesce(int64_t timeout_ns) {
   WakeAll();
   more_.notify_all();
   chore_done_.notify_all();
-  idle_.wait_for(lock, std::chrono::nanoseconds(timeout_ns), [this] { return busy_ == 0; });
+  idle_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
+                 [this] { return busy_ == 0 && !chore_running_; });
 }
 
 void Scheduler::Complete(Ref<Job> job) {

@@ -247,9 +247,12 @@ TEST(WhoCapturesIsAloneOrDoesWithout) {
   auto model = LoadModel(tiny_model, OnGpu(1, true, {4}));
   float result = 0;
   const uint64_t before = TheDevice()->Stats().graph_runs;
-  CaptureGate::Get().Enter();
+  CaptureGate::Get().Enter(true);
+  const int64_t start = NowNs();
+  CHECK(!CaptureGate::Get().TryEnterAlone(10'000'000'000));
   std::thread([&] { CHECK_OK(RunTiny(model.get(), 4, 1, &result)); }).join();
-  CaptureGate::Get().Leave();
+  CHECK(NowNs() - start < 5'000'000'000);
+  CaptureGate::Get().Leave(true);
   CHECK_EQ(TheDevice()->Stats().graph_runs, before);
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));
   CHECK_OK(RunTiny(model.get(), 4, 1, &result));

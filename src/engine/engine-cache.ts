@@ -6,7 +6,7 @@
 // depends on, and one process of the machine builds at a time, which also leaves the GPU alone while kernels
 // are timed.
 //
-//   <root>/<digest>/engine files, engine.json once they are whole
+//   <root>/<digest>/engine files, engine.json once they are whole, `building` before
 //   <root>/timing/  timings of kernels, of all models
 //   <root>/lock
 import { createHash, type Hash } from 'node:crypto';
@@ -25,6 +25,7 @@ import { startRuntime, stats } from './runtime.js';
 /** Changed when what is in a folder means something else. */
 const FORMAT = 1;
 const WHOLE = 'engine.json';
+const BUILDING = 'building';
 const LOOK_EVERY_MS = 200;
 const HASHED_AT_ONCE = 8 << 20;
 
@@ -109,7 +110,7 @@ function locations(model: Buffer): string[] {
 }
 
 /** Digests of files that were read, as long as they stay as they are. */
-const known = new Map<string, string>();
+const known = new Map<string, { key: string; digest: string }>();
 
 /** What a model is made of: its bytes, those of its external data, and the name that the provider sees. */
 async function digestOf(source: string | Uint8Array, options: ModelOptions): Promise<string> {
@@ -125,27 +126,28 @@ async function digestOf(source: string | Uint8Array, options: ModelOptions): Pro
     const file = await realpath(source);
     const folder = path.dirname(file);
     const marks = async (name: string): Promise<string> => {
-      const { size, mtimeNs, ino } = await stat(path.join(folder, name), { bigint: true });
-      return `${name}:${ino}:${size}:${mtimeNs}`;
+      // What is not there the library will say, or it is no file's name.
+      const file = await stat(path.join(folder, name), { bigint: true }).catch(() => undefined);
+      return file?.isFile()
+        ? `${name}:${file.ino}:${file.size}:${file.mtimeNs}`
+        : `${name}:missing`;
     };
     const model = await readFile(file);
     const beside = locations(model).filter((name) => !(name in given));
-    const key = JSON.stringify([
-      file,
-      Object.keys(given).length > 0 && hash.copy().digest('hex'),
-      await Promise.all([path.basename(file), ...beside].map(marks)),
-    ]);
-    const before = known.get(key);
-    if (before) return before;
+    const all = await Promise.all([path.basename(file), ...beside].map(marks));
+    const key = JSON.stringify([Object.keys(given).length > 0 && hash.copy().digest('hex'), all]);
+    const before = known.get(file);
+    if (before?.key === key) return before.digest;
     await addTo(hash.update(path.basename(file)), model);
     for (const name of beside) {
       hash.update(name);
+      if (all.includes(`${name}:missing`)) continue;
       for await (const chunk of createReadStream(path.join(folder, name))) {
         hash.update(chunk as Buffer);
       }
     }
     const digest = hash.digest('hex');
-    known.set(key, digest);
+    known.set(file, { key, digest });
     return digest;
   } catch (cause) {
     throw new ModelError(`cannot load model "${source}": ${(cause as Error).message}`, { cause });
@@ -254,7 +256,11 @@ export async function enterBuild(
     // Who had the turn before may have built it; or have been killed over it.
     if (lock && (await isWhole(folder))) leave();
     else if (lock) {
-      for (const name of await readdir(folder)) await rm(path.join(folder, name));
+      const files = await readdir(folder);
+      if (files.includes(BUILDING)) {
+        for (const name of files) await rm(path.join(folder, name));
+      }
+      await writeFile(path.join(folder, BUILDING), '');
     }
   } catch (cause) {
     leave();
@@ -275,6 +281,7 @@ export async function enterBuild(
     async done(model) {
       if (!lock) return;
       try {
+        await rm(path.join(folder, BUILDING));
         // TensorRT may have been passed over, or build when the first shapes come.
         const files = await readdir(folder);
         const isBuilt = files.some((file) => /\.engine$/.test(file));

@@ -78,6 +78,7 @@ interface VersionRecord {
   identity: string;
 }
 
+const BUILDING = 'serving without TensorRT while its engines are built';
 const VERSION = /^[1-9][0-9]*$/;
 const MODEL_NAME = /^[^./\\][^/\\]*$/;
 const DEFAULT_POLL_MS = 15_000;
@@ -524,7 +525,7 @@ export class Repository {
       }
       throw error;
     }
-    const reason = build ? 'serving without TensorRT while its engines are built' : '';
+    const reason = build ? BUILDING : '';
     Object.assign(record, { state: 'READY', reason });
     this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
     build?.();
@@ -550,7 +551,8 @@ export class Repository {
             return Promise.resolve();
           this.#engine.add(ready);
           built = undefined;
-          record.reason = '';
+          // A newer load may have failed meanwhile.
+          if (record.reason === BUILDING) record.reason = '';
           this.#emit({ kind: 'loaded', name, version, ms: performance.now() - start });
           return Promise.resolve();
         });

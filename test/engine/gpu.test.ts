@@ -159,6 +159,37 @@ describe.skipIf(process.platform !== 'linux')('a model on a GPU', () => {
     expect(() => y.readSync('x' as unknown as Float32Array)).toThrow(InvalidInputError);
   });
 
+  it('leaves an output that is an input where it is', async () => {
+    const through = encodeModel({
+      name: 'through',
+      inputs: { x: { tensor: FLOAT, shape: ['n', 4] } },
+      outputs: {
+        x: { tensor: FLOAT, shape: ['n', 4] },
+        y: { tensor: FLOAT, shape: ['n', 4] },
+      },
+      nodes: [{ op: 'Relu', inputs: ['x'], outputs: ['y'] }],
+    });
+    await using model = await loadModel(through, onGpu());
+    for (const { x, y } of [await model.run({ x: rows(5) }), model.runSync({ x: rows(5) })]) {
+      expect([x!.data, y!.data]).toEqual([rows(5).data, rows(5).data]);
+    }
+    using bound = model.bind({ x: [1, 4] });
+    (bound.inputs['x']!.data as Float32Array).set([7, 0, 0, 0]);
+    for (let i = 0; i < 3; i++) {
+      bound.runSync();
+      for (const values of [bound.inputs['x'], bound.outputs['x'], bound.outputs['y']]) {
+        expect(values!.data).toEqual(rows(7).data);
+      }
+    }
+    // There as well, by the same name.
+    using first = model.bind({ x: [1, 4] }, { onDevice: ['x', 'y'] });
+    await first.onDevice['x']!.write(rows(3).data as Float32Array);
+    first.runSync();
+    using next = model.bind({ x: first.onDevice['y']! });
+    next.runSync();
+    expect(next.outputs['y']!.data).toEqual(rows(3).data);
+  });
+
   it('refuses what cannot be bound', async () => {
     await using cpu = await loadModel(tiny);
     await using model = await loadModel(tiny, onGpu());

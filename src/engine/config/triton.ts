@@ -254,6 +254,7 @@ class Reader {
     const { options } = this.config;
     let count = 0;
     let onGpu = 0;
+    let anywhere = 0;
     const devices = new Set<number>();
     for (const group of groups) {
       const instances = group.whole('count') ?? 1;
@@ -262,6 +263,7 @@ class Reader {
       if (kind === 'KIND_GPU') {
         onGpu += instances;
       } else {
+        if (kind === 'KIND_AUTO') anywhere += instances;
         count += instances;
         if (kind !== 'KIND_CPU' && kind !== 'KIND_AUTO') {
           this.#warn(
@@ -279,8 +281,8 @@ class Reader {
       } else if (onGpu > 0 && devices.size === 0) {
         this.#warn('instance_group without gpus: GPU 0 is used, not the others, if there are any');
       }
-      if (onGpu > 0 && count > 0) {
-        this.#warn('instance_group on CPUs has no effect beside one on GPUs');
+      if (count > anywhere) {
+        this.#warn('instance_group on CPUs has no effect beside GPUs and their accelerators');
       }
       const named = (options.providers ?? []).map((one) =>
         typeof one === 'string' ? one : one.name,
@@ -290,7 +292,7 @@ class Reader {
       options.fallback = true;
       options.gpu = { ...options.gpu, device };
       // One instance is Triton's default: that asks for nothing.
-      if (onGpu > 1) options.gpu.slots = onGpu;
+      if (onGpu + anywhere > 1) options.gpu.slots = onGpu + anywhere;
     } else if (count > 0) {
       options.lanes = count;
     }
