@@ -123,9 +123,17 @@ Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& di
                             std::to_string(slot->bytes) + " bytes");
   }
   std::memset(slot->lease->data(), 0, slot->bytes);
+  return MakeValue(slot);
+}
+
+// Over the slot's memory, wherever that is.
+Status Binding::MakeValue(Slot* slot) {
+  void* data = slot->lease ? slot->lease->data() : slot->on_device->data();
+  const OrtMemoryInfo* memory =
+      slot->lease ? model_->runtime()->cpu_memory() : model_->device()->memory();
   OrtValue* value = nullptr;
-  status = MakeTensor(runtime, slot->dtype, dims.data(), dims.size(), slot->lease->data(), slot->bytes,
-                      &value);
+  Status status =
+      MakeTensor(memory, slot->dtype, slot->dims.data(), slot->dims.size(), data, slot->bytes, &value);
   slot->value.reset(value);
   return status;
 }
@@ -159,11 +167,7 @@ Status Binding::MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot) {
     }
     slot->on_device = wish.lease;
   }
-  OrtValue* value = nullptr;
-  status = MakeTensor(runner->memory(), slot->dtype, slot->dims.data(), slot->dims.size(),
-                      slot->on_device->data(), slot->bytes, &value);
-  slot->value.reset(value);
-  return status;
+  return MakeValue(slot);
 }
 
 // An output that is an input has that one's memory.
@@ -177,14 +181,7 @@ Status Binding::ShareInput(const Slot& input, const Dims& dims, Slot* output) {
   }
   output->lease = input.lease;
   output->on_device = input.on_device;
-  void* data = input.lease ? input.lease->data() : input.on_device->data();
-  const OrtMemoryInfo* memory =
-      input.lease ? model_->runtime()->cpu_memory() : model_->device()->memory();
-  OrtValue* value = nullptr;
-  Status status = MakeTensor(memory, output->dtype, output->dims.data(), output->dims.size(), data,
-                             output->bytes, &value);
-  output->value.reset(value);
-  return status;
+  return MakeValue(output);
 }
 
 Status Binding::BindSlotInput(const Slot& slot) {
@@ -269,10 +266,10 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& in
     Status s = is_shared ? binding->ShareInput(*same, *wishes[i].dims, &slot)
                          : binding->MakeSlot("output", info, *wishes[i].dims, wishes[i], &slot);
     if (!s.ok()) return s;
-    // The runner would copy back what nobody wrote.
-    if (is_shared && binding->on_runner_) continue;
     if (!binding->on_runner_) {
       if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
+    } else if (is_shared) {
+      continue;  // the runner would copy back what nobody wrote
     }
     binding->names_.push_back(slot.info->name.c_str());
     binding->output_values_.push_back(slot.value.get());

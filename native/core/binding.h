@@ -65,6 +65,7 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
                   Slot* slot);
   Status MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot);
   Status BindInputs();
+  Status MakeValue(Slot* slot);
   Status ShareInput(const Slot& input, const Dims& dims, Slot* output);
   Status BindSlotInput(const Slot& slot);
   Status BindSlotOutput(const Slot& slot);

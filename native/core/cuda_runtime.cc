@@ -4,9 +4,10 @@
 
 #include <atomic>
 #include <mutex>
-#include <type_traits>
 #include <utility>
 #include <vector>
+
+#include "symbols.h"
 
 namespace tercel {
 
@@ -29,18 +30,14 @@ std::string Try(const std::string& path, CudaRuntime* out) {
     const char* reason = dlerror();
     return reason ? reason : path + " cannot be opened";
   }
-  const char* missing = nullptr;
-  auto find = [&](auto* function, const char* name) {
-    *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(handle, name));
-    if (!*function && !missing) missing = name;
-  };
-#define TERCEL_FIND(name, function, arguments) find(&out->name, #function);
+  Symbols symbols(handle);
+#define TERCEL_FIND(name, function, arguments) symbols.Find(&out->name, #function);
   TERCEL_CUDA_CALLS(TERCEL_FIND)
 #undef TERCEL_FIND
-  find(&out->error_string, "cudaGetErrorString");
+  symbols.Find(&out->error_string, "cudaGetErrorString");
   std::string why;
-  if (missing) {
-    why = std::string("has no ") + missing;
+  if (symbols.missing()) {
+    why = std::string("has no ") + symbols.missing();
   } else if (int error = out->runtime_version(&out->version)) {
     why = std::string("does not say its version: ") + out->error_string(error);
   } else if (int error = out->device_count(&out->devices)) {

@@ -47,10 +47,8 @@ using CudaEvent = void*;
 // Enum values of the runtime's.
 inline constexpr int kCudaCopyToDevice = 1;
 inline constexpr int kCudaCopyToHost = 2;
-inline constexpr int kCudaCopyOnDevice = 3;
 inline constexpr unsigned kCudaStreamNonBlocking = 1;  // no order with the default stream
 inline constexpr unsigned kCudaEventBlockingSync = 1;  // who waits sleeps
-inline constexpr unsigned kCudaEventDisableTiming = 2;
 inline constexpr int kCudaNotReady = 600;
 inline constexpr int kCudaCaptureRelaxed = 2;    // this thread's calls spoil nobody's graph
 inline constexpr int kCudaCapabilityMajor = 75;  // attributes of a device

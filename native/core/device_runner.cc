@@ -15,8 +15,8 @@ namespace {
 // Sets of shapes whose values a slot keeps, and graphs beside them.
 constexpr size_t kMaxPlans = 64;
 constexpr size_t kMaxGraphs = 64;
-// Others leave the GPU alone at the end of their runs, but a model may load for minutes: then it is
-// done without the graph, and tried again later.
+// Others leave the GPU alone at the end of their runs, but a model may load for minutes: then a run
+// does without its graph, and tries again later; after a failure, much later.
 constexpr int64_t kWaitToCaptureNs = 100'000'000;
 constexpr int64_t kCaptureAgainNs = 1'000'000'000;
 constexpr int64_t kFailedAgainNs = 60'000'000'000;
@@ -33,6 +33,11 @@ constexpr const char* kDoNotSynchronize = "disable_synchronize_execution_provide
 
 OrtStatus* ToOrt(const Status& status) {
   return status.ok() ? nullptr : ort.CreateStatus(kOrtEpFail, status.message().c_str());
+}
+
+// Of the inputs, then the outputs.
+const char* NameOf(const RunCall& call, size_t i) {
+  return i < call.input_count ? call.input_names[i] : call.output_names[i - call.input_count];
 }
 
 Status MakeRunOptions(OrtPtr<OrtRunOptions>* out) {
@@ -207,12 +212,6 @@ Status DeviceRunner::Look(const OrtValue* value, bool wanted_on_device, Seen* se
   return status;
 }
 
-namespace {
-const char* NameOf(const RunCall& call, size_t i) {
-  return i < call.input_count ? call.input_names[i] : call.output_names[i - call.input_count];
-}
-}  // namespace
-
 // Writes slot->key.
 void DeviceRunner::MakeKey(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph) {
   std::vector<int64_t>& key = slot->key;
@@ -297,42 +296,29 @@ Status DeviceRunner::PlanFor(Slot* slot, const RunCall& call, const std::vector<
   return {};
 }
 
-Status DeviceRunner::CopyIn(Slot* slot, const RunCall& call, const std::vector<Seen>& seen,
-                            size_t* bytes, size_t* copies) {
-  for (size_t i = 0; i < call.input_count; ++i) {
-    if (seen[i].where != Seen::Where::kHost || seen[i].bytes == 0) continue;
+// Between the host and the slot's buffers, all inputs or all outputs, without waiting.
+Status DeviceRunner::CopyAll(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool in,
+                             Copied* copied) {
+  const char* const what = in ? "copy to the GPU" : "copy from the GPU";
+  CudaStream stream = in ? slot->in : slot->out;
+  const size_t end = in ? call.input_count : seen.size();
+  for (size_t i = in ? 0 : call.input_count; i < end; ++i) {
+    const Seen& value = seen[i];
+    if (value.where != Seen::Where::kHost || value.bytes == 0) continue;
+    uint8_t* there = slot->buffers[NameOf(call, i)]->data();
     int error = 0;
-    if (*copies == 0) error = cuda_->event_record(slot->in_start, slot->in);
+    if (copied->count == 0) error = cuda_->event_record(in ? slot->in_start : slot->out_start, stream);
     if (error == 0) {
-      error = cuda_->copy(slot->buffers[call.input_names[i]]->data(), seen[i].data, seen[i].bytes,
-                          kCudaCopyToDevice, slot->in);
+      error = in ? cuda_->copy(there, value.data, value.bytes, kCudaCopyToDevice, stream)
+                 : cuda_->copy(value.data, there, value.bytes, kCudaCopyToHost, stream);
     }
-    if (error != 0) return CudaStatus(cuda_, error, Code::kRun, "copy to the GPU");
-    ++*copies;
-    *bytes += seen[i].bytes;
+    if (error != 0) return CudaStatus(cuda_, error, Code::kRun, what);
+    ++copied->count;
+    copied->bytes += value.bytes;
   }
-  if (*copies == 0) return {};
-  return CudaStatus(cuda_, cuda_->event_record(slot->in_end, slot->in), Code::kRun, "copy to the GPU");
-}
-
-Status DeviceRunner::CopyOut(Slot* slot, const RunCall& call, const std::vector<Seen>& seen,
-                             size_t* bytes, size_t* copies) {
-  for (size_t i = call.input_count; i < seen.size(); ++i) {
-    if (seen[i].where != Seen::Where::kHost || seen[i].bytes == 0) continue;
-    const char* name = call.output_names[i - call.input_count];
-    int error = 0;
-    if (*copies == 0) error = cuda_->event_record(slot->out_start, slot->out);
-    if (error == 0) {
-      error = cuda_->copy(seen[i].data, slot->buffers[name]->data(), seen[i].bytes, kCudaCopyToHost,
-                          slot->out);
-    }
-    if (error != 0) return CudaStatus(cuda_, error, Code::kRun, "copy from the GPU");
-    ++*copies;
-    *bytes += seen[i].bytes;
-  }
-  if (*copies == 0) return {};
-  return CudaStatus(cuda_, cuda_->event_record(slot->out_end, slot->out), Code::kRun,
-                    "copy from the GPU");
+  if (copied->count == 0) return {};
+  const int error = cuda_->event_record(in ? slot->in_end : slot->out_end, stream);
+  return CudaStatus(cuda_, error, Code::kRun, what);
 }
 
 Status DeviceRunner::Wait(CudaEvent event) {
@@ -373,12 +359,10 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
   bool may_capture = options_.graphs;
   bool may_fill = true;  // only what the runner copies
   for (size_t i = 0; i < seen.size(); ++i) {
-    const bool is_input = i < call.input_count;
-    const OrtValue* value = is_input ? call.inputs[i] : call.outputs[i - call.input_count];
-    const char* name = is_input ? call.input_names[i] : call.output_names[i - call.input_count];
+    const OrtValue* value = i < call.input_count ? call.inputs[i] : call.outputs[i - call.input_count];
     // What ONNX Runtime allocates, it copies.
     if (!value) return RunDirect(options, call);
-    if (Status s = Look(value, !is_on_host(name), &seen[i]); !s.ok()) return ToOrt(s);
+    if (Status s = Look(value, !is_on_host(NameOf(call, i)), &seen[i]); !s.ok()) return ToOrt(s);
     may_capture &= seen[i].where != Seen::Where::kOther;
     may_fill &= seen[i].where == Seen::Where::kHost && seen[i].rank > 0;
   }
@@ -435,9 +419,9 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   const bool captures = graph && !plan->captured;
   if (captures && !CaptureGate::Get().TryEnterAlone(kWaitToCaptureNs)) return give_up(kCaptureAgainNs);
   if (!captures) CaptureGate::Get().Enter();
-  size_t in_copies = 0, in_bytes = 0, out_copies = 0, out_bytes = 0;
+  Copied in, out;
   OrtStatus* failed = nullptr;
-  status = CopyIn(slot, call, seen, &in_bytes, &in_copies);
+  status = CopyAll(slot, call, seen, true, &in);
   auto run = [&](const OrtRunOptions* how) {
     failed = ort.Run(session_, how, call.input_names, slot->inputs.data(), call.input_count,
                      call.output_names, call.output_count, slot->outputs.data());
@@ -448,9 +432,9 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   if (options_.on_stream) {
     if (status.ok()) {
       std::lock_guard<std::mutex> lock(stream_mutex_);
-      if (in_copies) step(cuda_->stream_wait_event(stream_, slot->in_end, 0), "copy to the GPU");
+      if (in.count) step(cuda_->stream_wait_event(stream_, slot->in_end, 0), "copy to the GPU");
       // ONNX Runtime may read on the host what it was given on the GPU, without a look at our streams.
-      if (in_copies && !knows_places_ && status.ok()) status = Wait(slot->in_end);
+      if (in.count && !knows_places_ && status.ok()) status = Wait(slot->in_end);
       const bool waits = !graph && ++slot->unsynchronized >= kSynchronizeEvery;
       if (waits) slot->unsynchronized = 0;
       if (status.ok()) run(waits ? direct_options_.get() : plan->options.get());
@@ -460,29 +444,32 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
       step(cuda_->stream_wait_event(slot->out, slot->ran, 0), "copy from the GPU");
     }
   } else if (status.ok()) {
-    if (in_copies) status = Wait(slot->in_end);
+    if (in.count) status = Wait(slot->in_end);
     std::lock_guard<std::mutex> lock(stream_mutex_);
     if (status.ok()) run(options_.graphs ? plan->options.get() : options);
   }
-  if (status.ok() && !failed) status = CopyOut(slot, call, seen, &out_bytes, &out_copies);
+  if (status.ok() && !failed) status = CopyAll(slot, call, seen, false, &out);
   if (status.ok() && !failed) {
-    if (out_copies) {
+    if (out.count) {
       status = Wait(slot->out_end);
     } else if (options_.on_stream) {
       status = Wait(slot->ran);
     }
   }
-  if (!status.ok() || failed) {
+  const bool is_done = status.ok() && !failed;
+  if (is_done) {
+    // Still inside the gate.
+    in.ns = in.count ? Elapsed(slot->in_start, slot->in_end) : 0;
+    out.ns = out.count ? Elapsed(slot->out_start, slot->out_end) : 0;
+  } else {
     // Nothing may be under way on memory that the caller lets go.
     for (CudaStream stream : {slot->in, stream_, slot->out}) {
       if (stream) (void)cuda_->stream_synchronize(stream);
     }
     (void)cuda_->get_last_error();
   }
-  const int64_t in_ns = in_copies && !failed ? Elapsed(slot->in_start, slot->in_end) : 0;
-  const int64_t out_ns = out_copies && !failed ? Elapsed(slot->out_start, slot->out_end) : 0;
   captures ? CaptureGate::Get().LeaveAlone() : CaptureGate::Get().Leave();
-  if (!status.ok() || failed) {
+  if (!is_done) {
     if (!captures) return failed ? failed : ToOrt(status);
     // Half a graph must not be replayed: another try gets another id.
     if (failed) ort.ReleaseStatus(failed);
@@ -490,8 +477,8 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   }
   plan->captured |= graph;
   device_->CountRun(graph);
-  if (in_copies) device_->CountIn(in_copies, in_bytes, in_ns);
-  if (out_copies) device_->CountOut(out_copies, out_bytes, out_ns);
+  if (in.count) device_->CountIn(in.count, in.bytes, in.ns);
+  if (out.count) device_->CountOut(out.count, out.bytes, out.ns);
   return nullptr;
 }
 

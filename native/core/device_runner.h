@@ -125,6 +125,13 @@ class DeviceRunner {
     void* data = nullptr;
   };
 
+  // What was copied one way.
+  struct Copied {
+    size_t count = 0;
+    size_t bytes = 0;
+    int64_t ns = 0;
+  };
+
   DeviceRunner(Device* device, DeviceRunnerOptions options)
       : device_(device), cuda_(device->cuda()), options_(std::move(options)) {}
   Status Start();
@@ -143,10 +150,8 @@ class DeviceRunner {
   void MakeKey(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph);
   Status PlanFor(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool graph,
                  Plan** out);
-  Status CopyIn(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, size_t* bytes,
-                size_t* copies);
-  Status CopyOut(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, size_t* bytes,
-                 size_t* copies);
+  Status CopyAll(Slot* slot, const RunCall& call, const std::vector<Seen>& seen, bool in,
+                 Copied* copied);
   Status Wait(CudaEvent event);
   int64_t Elapsed(CudaEvent start, CudaEvent end);
 

@@ -1,19 +1,13 @@
 #include "gpu_placement.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cstdlib>
+
+#include "session_options.h"
 
 namespace tercel {
 
 namespace {
-
-bool IsProvider(const std::string& name, const std::string& which) {
-  std::string lower = name;
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return lower == which || lower == which + "executionprovider";
-}
 
 // CUDA's provider as a plugin has a name of its own in some of its builds.
 bool IsGpu(const std::string& name) {

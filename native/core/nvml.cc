@@ -2,7 +2,7 @@
 
 #include <dlfcn.h>
 
-#include <type_traits>
+#include "symbols.h"
 
 namespace tercel {
 
@@ -47,17 +47,13 @@ Nvml Open() {
     nvml.opened = Status::Model(reason ? reason : "libnvidia-ml.so.1 cannot be opened");
     return nvml;
   }
-  const char* missing = nullptr;
-  auto find = [&](auto* function, const char* name) {
-    *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(handle, name));
-    if (!*function && !missing) missing = name;
-  };
-#define TERCEL_FIND(name, function, arguments) find(&nvml.name, #function);
+  Symbols symbols(handle);
+#define TERCEL_FIND(name, function, arguments) symbols.Find(&nvml.name, #function);
   TERCEL_NVML_CALLS(TERCEL_FIND)
 #undef TERCEL_FIND
-  find(&nvml.error_string, "nvmlErrorString");
-  if (missing) {
-    nvml.opened = Status::Model(std::string("libnvidia-ml.so.1 has no ") + missing);
+  symbols.Find(&nvml.error_string, "nvmlErrorString");
+  if (symbols.missing()) {
+    nvml.opened = Status::Model(std::string("libnvidia-ml.so.1 has no ") + symbols.missing());
   } else if (int error = nvml.init()) {
     nvml.opened = Status::Model(std::string("NVML does not start: ") + nvml.error_string(error));
   }

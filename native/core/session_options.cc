@@ -26,6 +26,15 @@ std::string Lower(std::string text) {
   return text;
 }
 
+}  // namespace
+
+bool IsProvider(const std::string& name, const std::string& which) {
+  const std::string lower = Lower(name);
+  return lower == which || lower == which + "executionprovider";
+}
+
+namespace {
+
 Status AppendCuda(OrtSessionOptions* session, const ProviderOptions& provider) {
   OrtCUDAProviderOptionsV2* raw = nullptr;
   if (Status s = ToStatus(ort.CreateCudaProviderOptions(&raw), Code::kModel); !s.ok()) return s;
@@ -56,10 +65,8 @@ Status AppendTensorRt(OrtSessionOptions* session, const ProviderOptions& provide
 
 // Finds "cuda", "CUDA" or "CUDAExecutionProvider" among the library's names.
 const std::string* FindProvider(const std::vector<std::string>& available, const std::string& name) {
-  const std::string wanted = Lower(name);
   for (const std::string& candidate : available) {
-    const std::string full = Lower(candidate);
-    if (full == wanted || full == wanted + "executionprovider") return &candidate;
+    if (IsProvider(candidate, Lower(name))) return &candidate;
   }
   return nullptr;
 }
@@ -198,9 +205,8 @@ Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSe
   std::vector<std::string> available;
   if (Status s = AvailableProviders(&available); !s.ok()) return s;
   for (const ProviderOptions& provider : options.providers) {
-    const std::string name = Lower(provider.name);
     // The CPU provider is always there, last; naming it ends the list.
-    if (name == "cpu" || name == "cpuexecutionprovider") break;
+    if (IsProvider(provider.name, "cpu")) break;
     Status status = AppendProvider(raw, env, available, provider);
     if (status.ok()) {
       providers->push_back(provider.name);

@@ -8,6 +8,10 @@
 
 namespace tercel {
 
+// Whether `name` is that of a provider whose short name in small letters is `which`: "CUDA" and
+// "CUDAExecutionProvider" are "cuda".
+bool IsProvider(const std::string& name, const std::string& which);
+
 // `warnings` gets a line for each provider passed over because of `fallback`; `providers` the names of
 // those that the session will use, in order.
 Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,

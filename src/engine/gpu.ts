@@ -12,11 +12,6 @@ const isCuda = (name: string): boolean => /^cuda(plugin)?(executionprovider)?$/i
 /** Whether it names TensorRT's provider. */
 export const isTensorRt = (name: string): boolean => /^tensorrt(executionprovider)?$/i.test(name);
 
-/** Whether one of a model's providers is CUDA's or TensorRT's. */
-export function usesGpu(providers: readonly string[]): boolean {
-  return providers.some((name) => isCuda(name) || isTensorRt(name));
-}
-
 const arenaStrategies = {
   'same-as-requested': 'kSameAsRequested',
   'next-power-of-two': 'kNextPowerOfTwo',
