@@ -49,11 +49,11 @@ export {
   Repository,
   type ControlMode,
   type IndexEntry,
-  type LoadOverride,
   type RepositoryEvent,
   type RepositoryOptions,
 } from './engine/repository.js';
 export type { ModelConfig } from './engine/config/model-config.js';
+export type { LoadOverride } from './engine/model-folder.js';
 export { SharedMemory, type SharedRegion } from './engine/shared-memory.js';
 export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
 export { GrpcServer } from './server/grpc-server.js';

@@ -2,21 +2,21 @@
 //
 //   scan -> wanted versions -> prepare (load, warm) -> swap -> retire what is not wanted
 //             (policy)          failed: the old one goes on serving, the index says why
-import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
-import type { ModelOptions, WarmUpSample } from '../types.js';
-import {
-  CONFIG_FILES,
-  emptyConfig,
-  type ModelConfig,
-  type VersionPolicy,
-  type WarmUpConfig,
-} from './config/model-config.js';
+import type { ModelOptions } from '../types.js';
+import type { ModelConfig, VersionPolicy } from './config/model-config.js';
 import { Beside } from './beside.js';
 import { hasEngines, keepsEngines, withoutTensorRt } from './engine-cache.js';
 import type { Engine, Servable } from './engine.js';
 import { checkLoadCall } from './load-call.js';
+import {
+  ModelFolder,
+  reasonOf,
+  scanModels,
+  type LoadOverride,
+  type NumberedOverride,
+} from './model-folder.js';
 
 /** When models are loaded and unloaded. */
 export type ControlMode = 'none' | 'poll' | 'explicit';
@@ -58,20 +58,6 @@ export interface IndexEntry {
   reason: string;
 }
 
-/** What a load call may bring. */
-export interface LoadOverride {
-  /** A configuration as JSON text, ours or Triton's, instead of the file's. */
-  config?: string;
-  /** Files by their path below the model's folder, such as `1/model.onnx`; then the folder's do not count. */
-  files?: ReadonlyMap<string, Uint8Array>;
-}
-
-/** What a version is made of, and how to tell that it changed. */
-interface Source {
-  source: string | Uint8Array;
-  identity: string;
-}
-
 interface VersionRecord {
   state: VersionState;
   reason: string;
@@ -79,21 +65,8 @@ interface VersionRecord {
 }
 
 const BUILDING = 'serving without TensorRT while its engines are built';
-const VERSION = /^[1-9][0-9]*$/;
 const MODEL_NAME = /^[^./\\][^/\\]*$/;
 const DEFAULT_POLL_MS = 15_000;
-
-/** For what may not be there; that it cannot be read just now is another thing. */
-function ifMissing<T>(value: T): (error: NodeJS.ErrnoException) => T {
-  return (error) => {
-    if (error.code === 'ENOENT' || error.code === 'ENOTDIR') return value;
-    throw error;
-  };
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
 
 /** The versions that a policy serves, of those that are there. */
 export function wantedVersions(policy: VersionPolicy, there: readonly string[]): string[] {
@@ -112,7 +85,7 @@ export class Repository {
   /** One change of a model at a time. */
   readonly #queues = new Map<string, Promise<unknown>>();
   /** What the last load call brought: a poll must not undo it. */
-  readonly #overrides = new Map<string, LoadOverride & { loads: number }>();
+  readonly #overrides = new Map<string, NumberedOverride>();
   #loads = 0;
   /** Loads with TensorRT, while its engines are built. */
   readonly #builds = new Beside();
@@ -142,7 +115,7 @@ export class Repository {
 
   /** @internal */
   async start(): Promise<void> {
-    const there = await this.#scan();
+    const there = await scanModels(this.folder);
     const { models = [] } = this.#options;
     const names =
       this.control !== 'explicit' || models.includes('*')
@@ -155,38 +128,6 @@ export class Repository {
     }
     this.#started = true;
     if (this.control === 'poll' && !this.#closed) this.#schedule();
-  }
-
-  /** Names of the folders that could be models. */
-  async #scan(): Promise<string[]> {
-    try {
-      const entries = await readdir(this.folder, { withFileTypes: true });
-      const names: string[] = [];
-      for (const entry of entries) {
-        if (entry.name.startsWith('.') || !(entry.isDirectory() || entry.isSymbolicLink()))
-          continue;
-        if (await this.#isModel(entry.name)) names.push(entry.name);
-      }
-      return names.sort((a, b) => a.localeCompare(b));
-    } catch (cause) {
-      throw new ModelError(
-        `cannot read the model repository "${this.folder}": ${reasonOf(cause)}`,
-        { cause },
-      );
-    }
-  }
-
-  /** A model has a configuration, or a version's folder with a model in it. */
-  async #isModel(name: string): Promise<boolean> {
-    const files = await readdir(path.join(this.folder, name)).catch(ifMissing<string[]>([]));
-    if (CONFIG_FILES.some((file) => files.includes(file))) return true;
-    for (const version of files.filter((file) => VERSION.test(file))) {
-      const inside = await readdir(path.join(this.folder, name, version)).catch(
-        ifMissing<string[]>([]),
-      );
-      if (inside.includes('model.onnx')) return true;
-    }
-    return false;
   }
 
   #schedule(): void {
@@ -202,7 +143,7 @@ export class Repository {
 
   /** Looks at the folder now, and loads and unloads what changed, as 'poll' does by itself. */
   async poll(): Promise<void> {
-    const there = new Set(await this.#scan());
+    const there = new Set(await scanModels(this.folder));
     for (const name of this.#records.keys()) {
       if (!there.has(name) && !this.#overrides.get(name)?.files) await this.unload(name);
     }
@@ -261,7 +202,10 @@ export class Repository {
   /** Every model of the folder and every version that was tried, with its state. */
   async index(onlyReady = false): Promise<IndexEntry[]> {
     const entries: IndexEntry[] = [];
-    const names = new Set([...(await this.#scan().catch(() => [])), ...this.#records.keys()]);
+    const names = new Set([
+      ...(await scanModels(this.folder).catch(() => [])),
+      ...this.#records.keys(),
+    ]);
     for (const name of [...names].sort((a, b) => a.localeCompare(b))) {
       const records = this.#records.get(name);
       if (!records || records.size === 0) {
@@ -321,93 +265,8 @@ export class Repository {
     this.#emit({ kind: 'failed', name, version, reason });
   }
 
-  async #readConfig(name: string): Promise<{ config: ModelConfig; text: string }> {
-    // Loaded here: a program that only embeds the engine does not pay for a schema library.
-    const { parseConfig, parseOverride } = await import('./config/read.js');
-    const override = this.#overrides.get(name);
-    if (override?.config !== undefined) {
-      return { config: parseOverride(override.config, name), text: override.config };
-    }
-    for (const file of CONFIG_FILES) {
-      const full = path.join(this.folder, name, file);
-      const bytes = override?.files?.get(file);
-      const text = bytes
-        ? Buffer.from(bytes).toString('utf8')
-        : await readFile(full, 'utf8').catch(ifMissing(undefined));
-      if (text !== undefined) return { config: parseConfig(text, full, name), text };
-    }
-    return { config: emptyConfig(), text: '' };
-  }
-
-  /** The versions that are there, with what they are made of. */
-  async #sources(name: string, file: string): Promise<Map<string, Source>> {
-    const sources = new Map<string, Source>();
-    const override = this.#overrides.get(name);
-    const files = override?.files;
-    if (files) {
-      let number = 0;
-      for (const [where, bytes] of files) {
-        const [version = '', ...rest] = where.split('/');
-        if (VERSION.test(version) && rest.join('/') === file) {
-          sources.set(version, { source: bytes, identity: `bytes:${override.loads}:${number++}` });
-        }
-      }
-      return sources;
-    }
-    const folder = path.join(this.folder, name);
-    for (const version of await readdir(folder).catch(ifMissing<string[]>([]))) {
-      if (!VERSION.test(version)) continue;
-      const full = path.join(folder, version, file);
-      const found = await stat(full, { bigint: true }).catch(ifMissing(undefined));
-      if (!found?.isFile()) continue;
-      let identity = `${found.dev}:${found.ino}:${found.size}:${found.mtimeNs}`;
-      // External data lies beside the model.
-      for (const sibling of await readdir(path.dirname(full)).catch(ifMissing<string[]>([]))) {
-        const beside = path.join(path.dirname(full), sibling);
-        const other = await stat(beside, { bigint: true }).catch(ifMissing(undefined));
-        if (other) identity += `;${sibling}:${other.size}:${other.mtimeNs}`;
-      }
-      sources.set(version, { source: full, identity });
-    }
-    return sources;
-  }
-
-  async #warmUpSamples(
-    name: string,
-    samples: readonly WarmUpConfig[] | false | undefined,
-  ): Promise<WarmUpSample[] | false | undefined> {
-    if (!samples) return samples;
-    return Promise.all(
-      samples.map(async ({ files = {}, ...sample }) => {
-        const inputs: Record<string, Uint8Array> = {};
-        for (const [input, file] of Object.entries(files)) {
-          inputs[input] = await this.#readBeside(name, 'warmup', file, 'warm-up');
-        }
-        return { ...sample, inputs };
-      }),
-    );
-  }
-
-  /** A file that the configuration names, below a folder of the model's. */
-  async #readBeside(name: string, folder: string, file: string, what: string): Promise<Uint8Array> {
-    const root = path.join(this.folder, name, folder);
-    const full = path.resolve(root, file);
-    if (!full.startsWith(root + path.sep)) {
-      throw new InvalidInputError(`${what}: "${file}" is not below ${root}`);
-    }
-    const given = this.#overrides.get(name)?.files?.get(path.posix.join(folder, file));
-    if (given) return given;
-    return readFile(full).catch((cause: unknown) => {
-      throw new ModelError(`${what}: ${reasonOf(cause)}`, { cause });
-    });
-  }
-
-  async #readClassNames(name: string, config: ModelConfig): Promise<void> {
-    for (const { name: output, labelFile } of config.outputs) {
-      if (labelFile === undefined) continue;
-      const text = await this.#readBeside(name, '.', labelFile, `labels of output "${output}"`);
-      config.classNames[output] = Buffer.from(text).toString('utf8').trimEnd().split(/\r?\n/);
-    }
+  #folderOf(name: string): ModelFolder {
+    return new ModelFolder(this.folder, name, this.#overrides.get(name));
   }
 
   /** As #apply; what no version can be told for is recorded too. */
@@ -425,11 +284,11 @@ export class Repository {
     name: string,
     how: { throttle: boolean; anew?: boolean },
   ): Promise<Error | undefined> {
-    const { config, text } = await this.#readConfig(name);
+    const { config, text } = await this.#folderOf(name).readConfig();
     if (config.file !== path.basename(config.file) || config.file === '..') {
       throw new InvalidInputError(`model "${name}": "${config.file}" is no name of a file`);
     }
-    const sources = await this.#sources(name, config.file);
+    const sources = await this.#folderOf(name).sources(config.file);
     if (this.#overrides.get(name)?.config !== undefined) checkLoadCall(name, config.options);
     const wanted = wantedVersions(config.versions, [...sources.keys()]);
     if (sources.size === 0) {
@@ -502,8 +361,9 @@ export class Repository {
     try {
       const options = this.#engine.options(config);
       const isBuilding = keepsEngines(options) && !(await hasEngines(source, options));
-      const samples = await this.#warmUpSamples(name, config.warmUp);
-      await this.#readClassNames(name, config);
+      const files = this.#folderOf(name);
+      const samples = await files.warmUpSamples(config.warmUp);
+      await files.readClassNames(config);
       // A load asked for is a load, also where the file is the same.
       const generation = how.anew ? ++this.#loads : 0;
       const prepare = (how: ModelOptions): Promise<Servable> =>
