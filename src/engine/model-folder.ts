@@ -41,7 +41,11 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Names of the folders that could be models. */
+/**
+ * Names of the folders that could be models.
+ *
+ * @throws ModelError when the folder cannot be read
+ */
 export async function scanModels(root: string): Promise<string[]> {
   try {
     const entries = await readdir(root, { withFileTypes: true });
@@ -81,7 +85,11 @@ export class ModelFolder {
     this.#override = override;
   }
 
-  /** The configuration and its text: of the load call, of the folder, or an empty one. */
+  /**
+   * The configuration and its text: of the load call, of the folder, or an empty one.
+   *
+   * @throws InvalidInputError naming the file and the mistake
+   */
   async readConfig(): Promise<{ config: ModelConfig; text: string }> {
     // Loaded here: a program that only embeds the engine does not pay for a schema library.
     const { parseConfig, parseOverride } = await import('./config/read.js');
