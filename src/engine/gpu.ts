@@ -1,8 +1,7 @@
 // How a model runs on a GPU: options checked, and written out for the providers and the scheduler.
-import { InvalidInputError } from '../errors.js';
 import type { NativeLoadOptions } from '../native.js';
 import type { BatchingOptions, GpuOptions, ModelOptions } from '../types.js';
-import { failOption, wholeOption } from './check.js';
+import { failOption, knownOptions, wholeOption } from './check.js';
 
 const DEFAULT_SLOTS = 2;
 
@@ -36,15 +35,8 @@ export function checkGpu(gpu: GpuOptions | undefined): void {
     'graphs',
     'precision',
     'engineCache',
-    'standIn',
   ];
-  for (const key of Object.keys(gpu)) {
-    if (!known.includes(key)) {
-      throw new InvalidInputError(
-        `option "gpu.${key}" does not exist; the options are ${known.slice(0, -1).join(', ')}`,
-      );
-    }
-  }
+  knownOptions('gpu.', gpu, known, ['standIn']);
   whole('device', gpu.device, 0, 0xffff);
   whole('memoryLimit', gpu.memoryLimit, 1, Number.MAX_SAFE_INTEGER);
   whole('slots', gpu.slots, 0, 64);

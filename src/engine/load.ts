@@ -5,6 +5,7 @@ import { resolve as absolute } from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
+import { failOption, knownOptions } from './check.js';
 import { enterBuild, keepsEngines } from './engine-cache.js';
 import { checkGpu, gpuLoadOptions, gpuProvider } from './gpu.js';
 import { task } from './mailbox.js';
@@ -73,16 +74,10 @@ const rules: Record<keyof ModelOptions, [Check, string]> = {
 };
 
 function check(options: ModelOptions): void {
+  knownOptions('', options, Object.keys(rules));
   for (const [name, value] of Object.entries(options)) {
-    const rule = rules[name as keyof ModelOptions] as [Check, string] | undefined;
-    if (!rule) {
-      throw new InvalidInputError(
-        `option "${name}" does not exist; the options are ${Object.keys(rules).join(', ')}`,
-      );
-    }
-    if (value !== undefined && !rule[0](value)) {
-      throw new InvalidInputError(`option "${name}": expected ${rule[1]}, got ${show(value)}`);
-    }
+    const [holds, expected] = rules[name as keyof ModelOptions];
+    if (value !== undefined && !holds(value)) failOption(name, expected, value);
   }
 }
 
@@ -107,9 +102,7 @@ function providerOf(spec: unknown): NativeLoadOptions['providers'][number] {
     device?: unknown;
   };
   if (typeof name !== 'string' || name === '') {
-    throw new InvalidInputError(
-      `option "providers": expected a name or {name, options}, got ${show(spec)}`,
-    );
+    failOption('providers', 'a name or {name, options}', spec);
   }
   for (const [key, value] of Object.entries(options ?? {})) {
     if (!['string', 'number', 'boolean'].includes(typeof value)) {

@@ -1,11 +1,10 @@
 // How a model's requests are batched and scheduled: options checked, and written out as numbers for the
 // native scheduler.
 import { availableParallelism } from 'node:os';
-import { InvalidInputError } from '../errors.js';
 import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
 import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
-import { failOption, wholeOption } from './check.js';
+import { failOption, knownOptions, wholeOption } from './check.js';
 import { gpuLanes, graphRows } from './gpu.js';
 
 /** Rows of a batch when a latency target is to choose, and nothing else limits it. */
@@ -32,13 +31,7 @@ export function checkBatching(batching: ModelOptions['batching']): BatchingOptio
     'padding',
     'padValues',
   ];
-  for (const key of Object.keys(batching)) {
-    if (!known.includes(key)) {
-      throw new InvalidInputError(
-        `option "batching.${key}" does not exist; the options are ${known.join(', ')}`,
-      );
-    }
-  }
+  knownOptions('batching.', batching, known);
   if (batching.maxBatch !== undefined) wholeOption('batching.maxBatch', batching.maxBatch, 1);
   if (batching.maxDelayUs !== undefined) wholeOption('batching.maxDelayUs', batching.maxDelayUs, 0);
   if (batching.preserveOrder !== undefined && typeof batching.preserveOrder !== 'boolean') {
