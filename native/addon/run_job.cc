@@ -163,7 +163,7 @@ Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
     if (share_results) {
       holder->outputs = shared_outputs;
       // An output that is an input lies where that does.
-      holder->lease = block->lease();
+      holder->lease = block->inputs();
     }
     return {};
   }
@@ -171,9 +171,9 @@ Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
   numbers->rank = value.dims.size();
   std::copy(value.dims.begin(), value.dims.end(), numbers->dims);
   numbers->dims[0] = rows;
-  numbers->data = Bucket::RowAt(*block, value, first_row);
+  numbers->data = Bucket::OutputAt(*block, value, first_row);
   numbers->bytes = value.row_bytes * rows;
-  if (share_results) holder->lease = block->lease();
+  if (share_results) holder->lease = block->outputs();
   return {};
 }
 

@@ -123,7 +123,7 @@ void ModelHandle::WriteRows(RunJob* job) {
       unread.inputs.push_back({i, at, unread.text.size(), input.begin});
       continue;
     }
-    uint8_t* to = Bucket::RowAt(*job->block, value, job->first_row);
+    uint8_t* to = Bucket::InputAt(*job->block, value, job->first_row);
     if (padded_) {
       const std::vector<int64_t> padded(padded_dims_[i].begin(), padded_dims_[i].begin() + input.rank);
       const auto fill = pad_values_.find(input.index);

@@ -68,16 +68,16 @@ Ref<Bucket> Bucket::Make(const std::vector<ValueInfo>& input_infos,
   if (inputs.empty() || bytes_of_row > kMaxBlockBytes / 2) return nullptr;
   bucket->max_rows_ = max_rows;
   bucket->capacity_ = static_cast<uint32_t>(std::min<size_t>(max_rows, kMaxBlockBytes / bytes_of_row));
-  size_t offset = 0;
-  auto place = [&](Value& value) {
-    value.offset = offset;
-    offset += RoundUp(value.row_bytes * bucket->capacity_);
+  auto place = [&](std::vector<Value>* values) {
+    size_t offset = 0;
+    for (Value& value : *values) {
+      value.offset = offset;
+      offset += RoundUp(value.row_bytes * bucket->capacity_);
+    }
+    return offset;
   };
-  for (Value& value : bucket->inputs_) place(value);
-  if (bucket->has_outputs_) {
-    for (Value& value : bucket->outputs_) place(value);
-  }
-  bucket->block_bytes_ = offset;
+  bucket->input_bytes_ = place(&bucket->inputs_);
+  if (bucket->has_outputs_) bucket->output_bytes_ = place(&bucket->outputs_);
   bucket->open_.resize(kPriorities);
   return bucket;
 }
@@ -98,24 +98,39 @@ bool Bucket::Fits(const std::vector<Shape>& inputs, const std::vector<uint32_t>&
   return true;
 }
 
+Ref<RowBlock> Bucket::TakeBlock(Arena* arena) {
+  Ref<RowBlock> taken;
+  for (const Ref<RowBlock>& block : kept_) {
+    // JS may share the inputs without the block, where an output is one.
+    if (!block->HasOneRef() || !block->inputs_->HasOneRef()) continue;
+    taken = block;
+    // The same, of results.
+    if (has_outputs_ && block->outputs_->HasOneRef()) return taken;
+    break;
+  }
+  if (!taken) {
+    Ref<Lease> inputs = Lease::Take(arena, input_bytes_);
+    if (!inputs) return nullptr;
+    taken = Ref<RowBlock>(new RowBlock(std::move(inputs)));
+  }
+  if (has_outputs_) {
+    Ref<Lease> outputs = Lease::Take(arena, output_bytes_);
+    if (!outputs) return nullptr;
+    taken->outputs_ = std::move(outputs);
+  }
+  const size_t kept_bytes = (kept_.size() + 1) * (input_bytes_ + output_bytes_);
+  if (taken->HasOneRef() && kept_.size() < kKeptBlocks && kept_bytes <= kMaxKeptBytes) {
+    kept_.push_back(taken);
+  }
+  return taken;
+}
+
 Ref<RowBlock> Bucket::Reserve(Arena* arena, int priority, uint32_t rows, uint32_t* first_row) {
   Ref<RowBlock>& open = open_[static_cast<size_t>(priority)];
   if (!open || open->used_ + rows > capacity_) {
-    open.reset();
-    for (const Ref<RowBlock>& block : kept_) {
-      // A result that JS shares holds the lease alone.
-      if (!block->HasOneRef() || !block->lease_->HasOneRef()) continue;
-      open = block;
-      break;
-    }
-    if (!open) {
-      Ref<Lease> lease = Lease::Take(arena, block_bytes_);
-      if (!lease) return nullptr;
-      open = Ref<RowBlock>(new RowBlock(std::move(lease)));
-      if (kept_.size() < kKeptBlocks && (kept_.size() + 1) * block_bytes_ <= kMaxKeptBytes) {
-        kept_.push_back(open);
-      }
-    }
+    open.reset();  // it may be free by now
+    open = TakeBlock(arena);
+    if (!open) return nullptr;
     open->used_ = 0;
   }
   *first_row = open->used_;

@@ -1,14 +1,14 @@
 // Bucket: requests of a model that may share a batch, and the memory in which their rows lie.
 //
-//   block (one lease)
-//   +---------+---------+---------+-----+--------+--------+-----+
-//   | row 0   | row 1   | row 2   | ... | row 0  | row 1  | ... |
-//   | input   | input   | input   |     | output | output |     |
-//   +---------+---------+---------+-----+--------+--------+-----+
-//    \__ request 1 ____/ \_ request 2
+//   block    inputs (one lease)                  outputs (another)
+//            +---------+---------+---------+---  +--------+--------+--------+---
+//            | row 0   | row 1   | row 2   | ... | row 0  | row 1  | row 2  | ...
+//            +---------+---------+---------+---  +--------+--------+--------+---
+//             \__ request 1 ____/ \_ request 2    \__ request 1 __/ \_ request 2
 //
 // A request is copied into its rows once, by the thread that brings it; a batch is a range of rows, run
-// where it lies, and each request's result is the same range of the outputs.
+// where it lies, and each request's result is the same range of the outputs. Results that somebody keeps
+// hold the outputs alone: inputs may be a thousand times as large, and are filled again.
 #pragma once
 
 #include <cstdint>
@@ -25,15 +25,18 @@ namespace tercel {
 // jobs whose rows lie in it, the results that point into it.
 class RowBlock : public RefCounted<RowBlock> {
  public:
-  const Ref<Lease>& lease() const { return lease_; }
+  const Ref<Lease>& inputs() const { return inputs_; }
+  // Null where ONNX Runtime allocates the outputs.
+  const Ref<Lease>& outputs() const { return outputs_; }
 
  private:
   friend class RefCounted<RowBlock>;
   friend class Bucket;
-  explicit RowBlock(Ref<Lease> lease) : lease_(std::move(lease)) {}
+  explicit RowBlock(Ref<Lease> inputs) : inputs_(std::move(inputs)) {}
   ~RowBlock() = default;
 
-  const Ref<Lease> lease_;
+  const Ref<Lease> inputs_;
+  Ref<Lease> outputs_;  // constant while anyone but the bucket holds the block
   uint32_t used_ = 0;  // rows given away; protected by the scheduler's mutex
 };
 
@@ -53,7 +56,7 @@ class Bucket : public RefCounted<Bucket> {
     DType dtype;
     std::vector<int64_t> dims;  // dims[0] stands for the rows
     size_t row_bytes;
-    size_t offset;  // of row 0 in a block
+    size_t offset;  // of row 0 in a block's inputs, or outputs
   };
 
   // Null when requests like this cannot share a batch: an input or output has no row dimension, is no
@@ -77,9 +80,13 @@ class Bucket : public RefCounted<Bucket> {
   // Whether a request of these inputs and outputs belongs here, whatever its rows.
   bool Fits(const std::vector<Shape>& inputs, const std::vector<uint32_t>& outputs) const;
 
-  // Where a value's row lies in a block of this bucket.
-  static uint8_t* RowAt(const RowBlock& block, const Value& value, uint32_t row) {
-    return block.lease_->data() + value.offset + value.row_bytes * row;
+  // Where a row of one of inputs() lies in a block of this bucket.
+  static uint8_t* InputAt(const RowBlock& block, const Value& value, uint32_t row) {
+    return block.inputs_->data() + value.offset + value.row_bytes * row;
+  }
+  // The same of outputs(). REQUIRES: has_outputs().
+  static uint8_t* OutputAt(const RowBlock& block, const Value& value, uint32_t row) {
+    return block.outputs_->data() + value.offset + value.row_bytes * row;
   }
 
   // `rows` consecutive rows in the block that fills with requests of this priority (from 0), or in a
@@ -95,6 +102,8 @@ class Bucket : public RefCounted<Bucket> {
   friend class RefCounted<Bucket>;
   Bucket() = default;
   ~Bucket() = default;
+  // A block that nobody fills, runs or reads; null when the arena is full.
+  Ref<RowBlock> TakeBlock(Arena* arena);
 
   std::vector<Value> inputs_;
   std::vector<Value> outputs_;
@@ -102,7 +111,8 @@ class Bucket : public RefCounted<Bucket> {
   bool trusts_plans_ = false;
   uint32_t max_rows_ = 0;
   uint32_t capacity_ = 0;
-  size_t block_bytes_ = 0;
+  size_t input_bytes_ = 0;  // of a block
+  size_t output_bytes_ = 0;
   // Protected by the scheduler's mutex.
   std::vector<Ref<RowBlock>> open_;  // by priority; null where none fills
   std::vector<Ref<RowBlock>> kept_;  // to be filled again once nobody else holds them

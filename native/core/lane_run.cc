@@ -73,7 +73,7 @@ bool Scheduler::ReadInputs(Lane* lane) {
       for (const UnreadInputs::Input& input : lane->unread[i].inputs) {
         const Bucket::Value& value = lane->bucket->inputs()[input.index];
         const size_t bytes = value.row_bytes * part.rows;
-        uint8_t* to = Bucket::RowAt(*lane->block, value, part.first_row);
+        uint8_t* to = Bucket::InputAt(*lane->block, value, part.first_row);
         if (status.ok()) status = ReadJsonInput(value, lane->unread[i], input, to, bytes);
         if (!status.ok()) std::memset(to, 0, bytes);
       }
@@ -118,20 +118,24 @@ Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool di
   lane->values.assign(inputs + outputs, nullptr);
   lane->names.clear();
   Status status;
-  auto make = [&](const Bucket::Value& value, OrtValue** out) {
+  auto make = [&](const Bucket::Value& value, uint8_t* data, OrtValue** out) {
     int64_t dims[kMaxRank];
     std::copy(value.dims.begin(), value.dims.end(), dims);
     dims[0] = rows;
     if (!status.ok()) return;
-    status = MakeTensor(context_.cpu_memory, value.dtype, dims, value.dims.size(),
-                        Bucket::RowAt(*lane->block, value, first_row), value.row_bytes * rows, out);
+    status = MakeTensor(context_.cpu_memory, value.dtype, dims, value.dims.size(), data,
+                        value.row_bytes * rows, out);
   };
   for (size_t i = 0; i < inputs; ++i) {
-    make(bucket.inputs()[i], &lane->values[i]);
+    const Bucket::Value& value = bucket.inputs()[i];
+    make(value, Bucket::InputAt(*lane->block, value, first_row), &lane->values[i]);
     lane->names.push_back(bucket.inputs()[i].name);
   }
   for (size_t i = 0; i < outputs; ++i) {
-    if (bucket.has_outputs()) make(bucket.outputs()[i], &lane->values[inputs + i]);
+    const Bucket::Value& value = bucket.outputs()[i];
+    if (bucket.has_outputs()) {
+      make(value, Bucket::OutputAt(*lane->block, value, first_row), &lane->values[inputs + i]);
+    }
     lane->names.push_back(bucket.outputs()[i].name);
   }
   auto run = [&] {

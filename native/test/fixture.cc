@@ -105,13 +105,13 @@ Ref<Job> RowsJob(Model* model, Ref<Inbox> inbox, uint32_t rows) {
 
 void Fill(Job* job, float value) {
   auto* to =
-      reinterpret_cast<float*>(Bucket::RowAt(*job->block, job->bucket->inputs()[0], job->first_row));
+      reinterpret_cast<float*>(Bucket::InputAt(*job->block, job->bucket->inputs()[0], job->first_row));
   for (uint32_t i = 0; i < job->rows * 4; ++i) to[i] = value;
 }
 
 float Result(const Job* job) {
   float value;
-  std::memcpy(&value, Bucket::RowAt(*job->block, job->bucket->outputs()[0], job->first_row), 4);
+  std::memcpy(&value, Bucket::OutputAt(*job->block, job->bucket->outputs()[0], job->first_row), 4);
   return value;
 }
 
