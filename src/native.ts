@@ -71,8 +71,8 @@ export interface NativePolicy {
   preferredSizes: number[];
   targetP99Us: number;
   preserveOrder: boolean;
-  /** On a GPU: batches that get a CUDA graph, ascending. */
-  graphRows: number[];
+  /** On a GPU: what batches are filled up to, ascending. */
+  deviceRows: number[];
   padding: { symbol: string; sizes: number[]; multiple: number }[];
   /** The bytes of one element by the input's index. */
   padValues: { input: number; bytes: Uint8Array }[];

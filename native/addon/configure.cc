@@ -25,8 +25,8 @@ SchedulerOptions ReadSchedulerOptions(const Napi::Object& object) {
   for (const int64_t size : Integers(object.Get("preferredSizes"))) {
     options.batch.preferred.push_back(static_cast<uint32_t>(size));
   }
-  for (const int64_t rows : Integers(object.Get("graphRows"))) {
-    options.graph_rows.push_back(static_cast<uint32_t>(rows));
+  for (const int64_t rows : Integers(object.Get("deviceRows"))) {
+    options.device_rows.push_back(static_cast<uint32_t>(rows));
   }
   return options;
 }

@@ -7,8 +7,8 @@
 //             \__ request 1 ____/ \_ request 2    \__ request 1 __/ \_ request 2
 //
 // A request is copied into its rows once, by the thread that brings it; a batch is a range of rows, run
-// where it lies, and each request's result is the same range of the outputs. Results that somebody keeps
-// hold the outputs alone: inputs may be a thousand times as large, and are filled again.
+// where it lies, and each request's result is the same range of the outputs. Results that somebody
+// keeps hold the outputs alone: inputs may be a thousand times as large, and are filled again.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ class RowBlock : public RefCounted<RowBlock> {
 
   const Ref<Lease> inputs_;
   Ref<Lease> outputs_;  // constant while anyone but the bucket holds the block
-  uint32_t used_ = 0;  // rows given away; protected by the scheduler's mutex
+  uint32_t used_ = 0;   // rows given away; protected by the scheduler's mutex
 };
 
 // Constant after Make but for what is marked.

@@ -120,15 +120,15 @@ Status DeviceRunner::Attach(OrtSession* session, const std::vector<ValueInfo>& i
   return {};
 }
 
-void DeviceRunner::SetGraphRows(std::vector<uint32_t> rows) {
+void DeviceRunner::SetRows(std::vector<uint32_t> rows) {
   std::lock_guard<std::mutex> lock(mutex_);
-  graph_rows_ = std::move(rows);
+  rows_ = std::move(rows);
 }
 
-uint32_t DeviceRunner::GraphRowsFor(int64_t rows) {
+uint32_t DeviceRunner::RowsFor(int64_t rows) {
   std::lock_guard<std::mutex> lock(mutex_);
-  const auto size = std::lower_bound(graph_rows_.begin(), graph_rows_.end(), rows);
-  return size == graph_rows_.end() ? 0 : *size;
+  const auto size = std::lower_bound(rows_.begin(), rows_.end(), rows);
+  return size == rows_.end() ? 0 : *size;
 }
 
 namespace {
@@ -366,22 +366,25 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
     may_capture &= seen[i].where != Seen::Where::kOther;
     may_fill &= seen[i].where == Seen::Where::kHost && seen[i].rank > 0;
   }
-  if (may_capture) {
-    const int64_t own_rows = !seen.empty() && seen[0].rank > 0 ? seen[0].dims[0] : 0;
-    const uint32_t size = GraphRowsFor(call.rows ? call.rows : own_rows);
-    const bool fills = call.rows && size && may_fill;
-    const bool fits = size && size == own_rows;
-    if ((fills || fits || call.fixed) && MayCapture(slot)) {
-      std::vector<Seen> filled = seen;
-      for (Seen& value : filled) {
-        if (!fills) break;
-        value.needed = value.bytes / call.rows * size;
-        value.dims[0] = size;
-      }
-      bool gave_up = false;
-      OrtStatus* failed = RunStaged(slot, options, call, filled, true, &gave_up);
-      if (!gave_up) return failed;
-    }
+  const int64_t own_rows = !seen.empty() && seen[0].rank > 0 ? seen[0].dims[0] : 0;
+  const uint32_t size = RowsFor(call.rows ? call.rows : own_rows);
+  const bool fills = call.rows && size && may_fill;
+  std::vector<Seen> filled;
+  if (fills) filled = seen;
+  for (Seen& value : filled) {
+    value.needed = value.bytes / call.rows * size;
+    value.dims[0] = size;
+  }
+  const bool fits = size && size == own_rows;
+  if (may_capture && (fills || fits || call.fixed) && MayCapture(slot)) {
+    bool gave_up = false;
+    OrtStatus* failed = RunStaged(slot, options, call, fills ? filled : seen, true, &gave_up);
+    if (!gave_up) return failed;
+  }
+  if (fills && size != call.rows) {
+    bool gave_up = false;
+    OrtStatus* failed = RunStaged(slot, options, call, filled, false, &gave_up);
+    if (!gave_up) return failed;
   }
   return RunStaged(slot, options, call, seen, false, nullptr);
 }
@@ -404,8 +407,8 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   Status status = CudaStatus(cuda_, cuda_->set_device(device_->id()), Code::kRun, "cannot use the GPU");
   Plan* plan = nullptr;
   if (status.ok()) status = PlanFor(slot, call, seen, graph, &plan);
-  // There may be room for less than a whole graph's batch.
-  if (graph && (!status.ok() || !plan)) return give_up(kFailedAgainNs);
+  // There may be room for less than a batch that is filled up.
+  if (gave_up && (!status.ok() || !plan)) return give_up(graph ? kFailedAgainNs : 0);
   if (!status.ok()) return ToOrt(status);
 
   slot->inputs.clear();

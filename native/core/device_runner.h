@@ -47,8 +47,8 @@ struct DeviceRunnerOptions {
   // and kernels is the streams' matter. Else runs wait on the host for their inputs, and ONNX Runtime
   // for the kernels.
   bool on_stream = false;
-  // The session captures CUDA graphs (`enable_cuda_graph`): for batches of the rows that SetGraphRows
-  // says, to which smaller ones are filled up, and for calls of fixed shapes.
+  // The session captures CUDA graphs (`enable_cuda_graph`): for batches of the rows that SetRows says,
+  // and for calls of fixed shapes.
   bool graphs = false;
   // Where the session takes its values, if that is not the device: for tests on the CPU.
   const OrtMemoryInfo* memory = nullptr;
@@ -73,8 +73,8 @@ class DeviceRunner {
                 const std::vector<ValueInfo>& outputs);
 
   bool has_graphs() const { return options_.graphs; }
-  // Batches of these rows get a graph from now on; ascending.
-  void SetGraphRows(std::vector<uint32_t> rows);
+  // Batches are filled up to the next of these from now on; ascending. Larger ones are left as they are.
+  void SetRows(std::vector<uint32_t> rows);
 
   // As OrtApi::Run; waits for a free slot, the one that the thread had last if it can. `options` may
   // end the run where ONNX Runtime waits for it.
@@ -136,11 +136,12 @@ class DeviceRunner {
       : device_(device), cuda_(device->cuda()), options_(std::move(options)) {}
   Status Start();
   Slot* TakeSlot();
-  // The size of the graph for a batch of `rows`, or 0.
-  uint32_t GraphRowsFor(int64_t rows);
+  // What a batch of `rows` is filled up to, or 0.
+  uint32_t RowsFor(int64_t rows);
   void GiveSlot(Slot* slot);
   OrtStatus* RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call);
-  // With `graph`, *gave_up says that it did not come to be: another try does without.
+  // *gave_up, if it may, says that it did not come to be: another try does without the graph, or without
+  // more rows than there are.
   OrtStatus* RunStaged(Slot* slot, const OrtRunOptions* options, const RunCall& call,
                        const std::vector<Seen>& seen, bool graph, bool* gave_up);
   bool MayCapture(Slot* slot);
@@ -174,7 +175,7 @@ class DeviceRunner {
   std::condition_variable slot_free_;
   // Protected by mutex_.
   std::vector<Slot*> free_;
-  std::vector<uint32_t> graph_rows_;
+  std::vector<uint32_t> rows_;
 };
 
 // Runs a session, on `runner` if there is one.

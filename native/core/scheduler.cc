@@ -63,7 +63,7 @@ void Scheduler::Configure(const SchedulerOptions& options) {
   has_target_.store(options.batch.target_p99_ns != 0, std::memory_order_relaxed);
   preserve_order_.store(options.preserve_order, std::memory_order_relaxed);
   if (options.preserve_order) ever_ordered_.store(true, std::memory_order_relaxed);
-  if (context_.device) context_.device->SetGraphRows(options.graph_rows);
+  if (context_.device) context_.device->SetRows(options.device_rows);
   // A run on a GPU takes one of the device's.
   context_.budget->Configure(&claim_, context_.device ? 1 : options.threads_per_run, options.weight);
   // Who waits by the old numbers looks again.

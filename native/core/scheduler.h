@@ -55,7 +55,7 @@ struct SchedulerOptions {
   bool preserve_order = false;       // completions leave in the order of submission
   int threads_per_run = 1;           // what a run takes of the compute budget
   double weight = 1;                 // the model's share of it while others want it too
-  std::vector<uint32_t> graph_rows;  // on a GPU: batches that get a CUDA graph, ascending
+  std::vector<uint32_t> device_rows;  // on a GPU: what batches are filled up to, ascending
 };
 
 // Runs of one size.

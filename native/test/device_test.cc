@@ -18,14 +18,14 @@ using namespace tercel::test;
 
 namespace {
 
-ModelOptions OnGpu(int lanes, bool on_stream, std::vector<uint32_t> graph_rows = {}) {
+ModelOptions OnGpu(int lanes, bool on_stream, std::vector<uint32_t> rows = {}) {
   OpenFakeCuda();
   DeviceRunnerOptions runner;
   runner.slots = lanes;
   runner.on_stream = on_stream;
-  runner.graphs = !graph_rows.empty();
+  runner.graphs = !rows.empty();
   ModelOptions options;
-  options.scheduler.graph_rows = std::move(graph_rows);
+  options.scheduler.device_rows = std::move(rows);
   options.gpu.lanes_given = true;
   options.gpu.stand_in = runner;
   options.scheduler.lanes = lanes;
@@ -215,6 +215,37 @@ TEST(BatchesAreFilledUpToTheSizeOfAGraph) {
   // Whose rows may not be filled up has a graph where they are as many.
   CHECK_OK(RunTiny(model.get(), 4, 1, &result, false));
   CHECK_EQ(TheDevice()->Stats().graph_runs, after.graph_runs + 1);
+}
+
+TEST(BatchesAreFilledUpToSizesThatWereWarmed) {
+  FakeCuda* fake = OpenFakeCuda();
+  ModelOptions options = OnGpu(1, true, {64, 1024});
+  options.gpu.stand_in->graphs = false;
+  auto model = LoadModel(tiny_model, options);
+  float weight = 0, result = 0;
+  CHECK_OK(RunTiny(model.get(), 1, 0, &weight));
+  CHECK_OK(RunTiny(model.get(), 600, 1, &result));
+  const DeviceStats before = TheDevice()->Stats();
+  const int calls = fake->allocation_calls;
+  for (uint32_t rows : {1000u, 64u, 601u, 1024u, 2u}) {
+    CHECK_OK(RunTiny(model.get(), rows, static_cast<float>(rows), &result));
+    CHECK_EQ(result, weight + static_cast<float>(rows));
+  }
+  // There was room for 1,024 from the first run of more than 64 on; what is copied is what is there.
+  CHECK_EQ(fake->allocation_calls - calls, 0);
+  const DeviceStats after = TheDevice()->Stats();
+  CHECK_EQ(after.bytes_in - before.bytes_in, uint64_t{(1000 + 64 + 601 + 1024 + 2) * 16});
+  CHECK_EQ(after.graph_runs, before.graph_runs);
+
+  // Where there is no room for that, as they are.
+  auto other = LoadModel(tiny_model, options);
+  TheDevice()->Trim();
+  fake->memory_limit = fake->allocated_bytes.load() + 2 * 12'000;
+  CHECK_OK(RunTiny(other.get(), 600, 3, &result));
+  CHECK_EQ(result, weight + 3);
+  const Status full = RunTiny(other.get(), 1000, 3, &result);
+  CHECK(full.message().find("no memory on the GPU") != std::string::npos);
+  fake->memory_limit = SIZE_MAX;
 }
 
 // A graph that is captured wants to be alone; others do not stand in its way for long, nor it in

@@ -117,9 +117,16 @@ export function bucketSizes({ maxBatch = 1, preferredSizes = [] }: BatchingOptio
   return [...sizes].sort((a, b) => a - b);
 }
 
-/** The batches that get a graph. */
-export function graphRows(gpu: GpuOptions | undefined, batching: BatchingOptions): number[] {
+/**
+ * Rows that a run on a GPU has: smaller batches are filled up to the next. A size that comes for the first
+ * time is slow there (cuDNN tries its algorithms, a graph is captured), so all of them are warmed. Without
+ * graphs, which take memory, there are sizes between the powers of two: less is computed for nothing.
+ */
+export function deviceRows(gpu: GpuOptions | undefined, batching: BatchingOptions): number[] {
   const graphs = gpu?.graphs ?? false;
-  if (graphs === false) return [];
-  return graphs === true ? bucketSizes(batching) : [...graphs].sort((a, b) => a - b);
+  if (graphs === true) return bucketSizes(batching);
+  if (graphs !== false) return [...graphs].sort((a, b) => a - b);
+  const sizes = new Set(bucketSizes(batching));
+  for (let size = 3; size < (batching.maxBatch ?? 1); size *= 2) sizes.add(size);
+  return [...sizes].sort((a, b) => a - b);
 }

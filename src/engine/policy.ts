@@ -5,7 +5,7 @@ import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
 import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
 import { failOption, knownOptions, wholeOption } from './check.js';
-import { gpuLanes, graphRows } from './gpu.js';
+import { deviceRows, gpuLanes } from './gpu.js';
 
 /** Rows of a batch when a latency target is to choose, and nothing else limits it. */
 const TARGET_MAX_BATCH = 128;
@@ -134,7 +134,7 @@ export function nativePolicy(
     preferredSizes: [...(batching.preferredSizes ?? [])].sort((a, b) => a - b),
     targetP99Us: target === undefined ? 0 : Math.round(target * 1000),
     preserveOrder: batching.preserveOrder ?? false,
-    graphRows: onGpu ? graphRows(options.gpu, { ...batching, maxBatch }) : [],
+    deviceRows: onGpu ? deviceRows(options.gpu, { ...batching, maxBatch }) : [],
     padding: Object.entries(batching.padding ?? {}).map(padRule),
     padValues,
   };

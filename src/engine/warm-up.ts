@@ -4,7 +4,7 @@ import { InvalidInputError } from '../errors.js';
 import type { NativeSample } from '../native.js';
 import { bytesPerElement, countElements, dtypeCodes } from '../tensor.js';
 import type { BatchingOptions, GpuOptions, ValueMetadata, WarmUpSample } from '../types.js';
-import { bucketSizes, graphRows } from './gpu.js';
+import { bucketSizes, deviceRows } from './gpu.js';
 import type { Model } from './model.js';
 import { checkBatching, defaultLanes } from './policy.js';
 
@@ -166,7 +166,8 @@ async function warmBuckets(
   dimension: (symbol: string) => number,
   throttle: boolean,
 ): Promise<void> {
-  const sizes = new Set([...bucketSizes(batching), ...graphRows(gpu, batching)]);
+  const sizes = new Set(bucketSizes(batching));
+  if (model.onGpu) for (const rows of deviceRows(gpu, batching)) sizes.add(rows);
   // The largest first: memory on a GPU is then taken once.
   const ordered = [...sizes].sort((a, b) => b - a);
   const choices = dimensionChoices(batching);
