@@ -10,6 +10,8 @@ namespace {
 constexpr size_t kPageBytes = 4096;
 constexpr size_t kSlabBytes = size_t{16} << 20;
 constexpr size_t kSlabPages = kSlabBytes / kPageBytes;
+// Slabs of one large allocation are as large as that needs, in steps of a huge page.
+constexpr size_t kStepBytes = size_t{2} << 20;
 constexpr size_t kHeaderPages = 9;  // Slab: its page map of 8 bytes a page, and some fields
 constexpr size_t kSpanPages = 16;   // of small objects
 constexpr size_t kMaxSmall = 16384;
@@ -186,8 +188,8 @@ void Arena::Free(void* data) {
 }
 
 Arena::Slab* Arena::MapSlab(size_t pages) {
-  const size_t total = pages + kHeaderPages;
-  const size_t bytes = (total * kPageBytes + kSlabBytes - 1) / kSlabBytes * kSlabBytes;
+  const size_t total = (pages + kHeaderPages) * kPageBytes;
+  const size_t bytes = std::max(kSlabBytes, (total + kStepBytes - 1) / kStepBytes * kStepBytes);
   const uint64_t reserved = reserved_.fetch_add(bytes) + bytes;
   void* memory = options_.max_bytes && reserved > options_.max_bytes
                      ? nullptr
@@ -225,7 +227,8 @@ Arena::Span* Arena::TakePages(size_t pages) {
   key.pages = static_cast<uint32_t>(pages);
   std::unique_lock<std::mutex> lock(pages_mutex_);
   auto found = free_spans_.lower_bound(&key);
-  // An oversized slab's span is never split: it serves only what nearly fills it.
+  // An oversized slab's span is never split: it serves only what nearly fills it. What is mapped for an
+  // allocation is at most an eighth more than that needs, so it serves the next one of that size.
   if (found != free_spans_.end() &&
       ((*found)->slab->pages == kSlabPages || (*found)->pages <= pages + pages / 4)) {
     Span* span = *found;
@@ -236,6 +239,8 @@ Arena::Span* Arena::TakePages(size_t pages) {
   lock.unlock();
   auto* span = new (std::nothrow) Span{};
   Slab* slab = span ? MapSlab(pages) : nullptr;
+  // Free slabs of other sizes may be what is missing.
+  if (span && !slab && Trim() > 0) slab = MapSlab(pages);
   if (!slab) {
     delete span;
     return nullptr;

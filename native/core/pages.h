@@ -15,7 +15,7 @@ struct PageOptions {
 // Maps `bytes` of zeroed memory aligned to `alignment`, a power of two. Null when the system refuses,
 // or when `lock` is asked for and the limit on locked memory (ulimit -l) does not allow it, or the CUDA
 // runtime does not pin it.
-// REQUIRES: bytes is a multiple of alignment; to pin, OpenCudaRuntime succeeded.
+// REQUIRES: bytes is a multiple of the system's pages; to pin, OpenCudaRuntime succeeded.
 void* MapPages(size_t bytes, size_t alignment, const PageOptions& options);
 void UnmapPages(void* data, size_t bytes, const PageOptions& options);
 

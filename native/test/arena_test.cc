@@ -62,6 +62,26 @@ TEST(ArenaKeepsLargeSlabsForLargeSpans) {
   arena.Free(again);
 }
 
+TEST(ArenaReusesSlabsOfEverySize) {
+  for (size_t megabytes = 1; megabytes < 100; ++megabytes) {
+    Arena arena({});
+    for (int i = 0; i < 3; ++i) arena.Free(arena.Allocate(megabytes << 20));
+    CHECK_EQ(arena.Stats().slabs, uint64_t{1});
+    CHECK(arena.Stats().reserved_bytes <= std::max<size_t>(16, megabytes + 4) << 20);
+  }
+}
+
+TEST(ArenaGivesUpFreeSlabsForOneThatDoesNotFit) {
+  ArenaOptions options;
+  options.max_bytes = size_t{64} << 20;
+  Arena arena(options);
+  arena.Free(arena.Allocate(40 << 20));
+  void* large = arena.Allocate(60 << 20);
+  CHECK(large != nullptr);
+  CHECK(arena.Allocate(1 << 20) == nullptr);
+  arena.Free(large);
+}
+
 TEST(ArenaRefusesPastItsLimit) {
   ArenaOptions options;
   options.max_bytes = 20 << 20;
