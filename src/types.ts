@@ -94,7 +94,8 @@ export interface ModelOptions {
   affinity?: string;
   /**
    * Where the session's CPU memory comes from: Tercel's arena (counted in stats()), ONNX Runtime's own
-   * arena, or malloc. Default 'tercel'.
+   * arena, or malloc. Default 'tercel'; with a GPU that is ONNX Runtime's own, as Tercel's is pinned then, and
+   * ONNX Runtime lets go of what it copies from before a GPU has read it.
    */
   memory?: 'tercel' | 'ort' | 'malloc';
   /** Plan one block for all intermediate tensors of a known shape. Default true. */

@@ -9,11 +9,6 @@ namespace tercel {
 
 namespace {
 
-// CUDA's provider as a plugin has a name of its own in some of its builds.
-bool IsGpu(const std::string& name) {
-  return IsProvider(name, "cuda") || IsProvider(name, "cudaplugin") || IsProvider(name, "tensorrt");
-}
-
 const std::string* Find(const ProviderOptions& provider, const std::string& key) {
   for (const auto& [name, value] : provider.options) {
     if (name == key) return &value;
@@ -27,10 +22,6 @@ bool IsOn(const std::string* value) {
 
 }  // namespace
 
-bool UsesGpu(const std::vector<std::string>& providers) {
-  return std::any_of(providers.begin(), providers.end(), IsGpu);
-}
-
 Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
   std::string device_id;
   DeviceRunnerOptions how;
@@ -38,7 +29,7 @@ Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
   how.on_stream = true;
   bool any = false;
   for (const ProviderOptions& provider : options->providers) {
-    if (!IsGpu(provider.name)) continue;
+    if (!UsesGpu({provider.name})) continue;
     const std::string* id = Find(provider, "device_id");
     // A plugin offers the GPUs as CUDA counts them.
     const std::string own = id ? *id : std::to_string(provider.device);
@@ -81,7 +72,7 @@ Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
   if (!out->unopened.ok() || !how.on_stream) return {};
   const std::string stream = std::to_string(reinterpret_cast<uintptr_t>(out->runner->stream()));
   for (ProviderOptions& provider : options->providers) {
-    if (!IsGpu(provider.name)) continue;
+    if (!UsesGpu({provider.name})) continue;
     // Both, and in one call: the CUDA provider reads the second only where the first is there. As a
     // plugin it knows the second only.
     const bool is_plugin = !provider.library.empty() || IsProvider(provider.name, "cudaplugin");

@@ -23,7 +23,4 @@ struct GpuPlacement {
 // that contradict each other.
 Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out);
 
-// Whether one of these providers is one that PlaceOnGpu is about.
-bool UsesGpu(const std::vector<std::string>& providers);
-
 }  // namespace tercel

@@ -143,6 +143,13 @@ Status AppendProvider(OrtSessionOptions* session, OrtEnv* env,
 
 }  // namespace
 
+bool UsesGpu(const std::vector<std::string>& providers) {
+  // CUDA's provider as a plugin has a name of its own in some of its builds.
+  return std::any_of(providers.begin(), providers.end(), [](const std::string& name) {
+    return IsProvider(name, "cuda") || IsProvider(name, "cudaplugin") || IsProvider(name, "tensorrt");
+  });
+}
+
 Status AvailableProviders(std::vector<std::string>* out) {
   char** names = nullptr;
   int count = 0;
@@ -165,43 +172,6 @@ Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSe
     set(ort.AddSessionConfigEntry(raw, key, value.c_str()), std::string("config entry ") + key);
   };
 
-  set(ort.SetIntraOpNumThreads(raw, options.intra_op_threads), "intraOpThreads");
-  set(ort.SetInterOpNumThreads(raw, options.inter_op_threads), "interOpThreads");
-  set(ort.SetSessionExecutionMode(raw, options.parallel ? 1 : 0), "executionMode");
-  set(ort.SetSessionGraphOptimizationLevel(raw, options.graph_level), "graphLevel");
-  set(ort.SetSessionLogSeverityLevel(raw, options.log_level), "logLevel");
-  set(options.memory_pattern ? ort.EnableMemPattern(raw) : ort.DisableMemPattern(raw), "memoryPattern");
-  if (options.deterministic) set(ort.SetDeterministicCompute(raw, true), "deterministic");
-  config("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
-  config("session.inter_op.allow_spinning", options.spinning ? "1" : "0");
-  switch (options.memory) {
-    case ModelOptions::Memory::kTercel:
-      set(ort.DisableCpuMemArena(raw), "memory");
-      config("session.use_env_allocators", "1");
-      break;
-    case ModelOptions::Memory::kOrtArena:
-      set(ort.EnableCpuMemArena(raw), "memory");
-      break;
-    case ModelOptions::Memory::kMalloc:
-      set(ort.DisableCpuMemArena(raw), "memory");
-      break;
-  }
-  if (!options.affinity.empty()) config("session.intra_op_thread_affinities", options.affinity);
-  for (const auto& [name, value] : options.free_dimensions) {
-    set(ort.AddFreeDimensionOverrideByName(raw, name.c_str(), value), "freeDimensions." + name);
-  }
-  for (const auto& [key, value] : options.config) config(key.c_str(), value);
-  if (!options.optimized_path.empty()) {
-    set(ort.SetOptimizedModelFilePath(raw, options.optimized_path.c_str()), "optimizedModelPath");
-  }
-  if (!options.profile_prefix.empty()) {
-    set(ort.EnableProfiling(raw, options.profile_prefix.c_str()), "profilePrefix");
-  }
-  for (const std::string& library : options.custom_op_libraries) {
-    set(ort.RegisterCustomOpsLibrary(raw, library.c_str()), "custom operators \"" + library + "\"");
-  }
-  if (!failed.ok()) return failed;
-
   std::vector<std::string> available;
   if (Status s = AvailableProviders(&available); !s.ok()) return s;
   for (const ProviderOptions& provider : options.providers) {
@@ -217,7 +187,41 @@ Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSe
     }
   }
   providers->push_back("cpu");
-  return {};
+
+  ModelOptions::Memory memory = options.memory;
+  // ONNX Runtime copies from its CPU tensors to a GPU without waiting, and lets them go: from pageable
+  // memory CUDA has read them by then, but our arena is pinned.
+  const bool is_copied_from = UsesGpu(*providers) || options.gpu.stand_in;
+  if (is_copied_from && memory == ModelOptions::Memory::kTercel)
+    memory = ModelOptions::Memory::kOrtArena;
+  const bool has_arena = memory == ModelOptions::Memory::kOrtArena;
+  set(has_arena ? ort.EnableCpuMemArena(raw) : ort.DisableCpuMemArena(raw), "memory");
+  if (memory == ModelOptions::Memory::kTercel) config("session.use_env_allocators", "1");
+
+  set(ort.SetIntraOpNumThreads(raw, options.intra_op_threads), "intraOpThreads");
+  set(ort.SetInterOpNumThreads(raw, options.inter_op_threads), "interOpThreads");
+  set(ort.SetSessionExecutionMode(raw, options.parallel ? 1 : 0), "executionMode");
+  set(ort.SetSessionGraphOptimizationLevel(raw, options.graph_level), "graphLevel");
+  set(ort.SetSessionLogSeverityLevel(raw, options.log_level), "logLevel");
+  set(options.memory_pattern ? ort.EnableMemPattern(raw) : ort.DisableMemPattern(raw), "memoryPattern");
+  if (options.deterministic) set(ort.SetDeterministicCompute(raw, true), "deterministic");
+  config("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
+  config("session.inter_op.allow_spinning", options.spinning ? "1" : "0");
+  if (!options.affinity.empty()) config("session.intra_op_thread_affinities", options.affinity);
+  for (const auto& [name, value] : options.free_dimensions) {
+    set(ort.AddFreeDimensionOverrideByName(raw, name.c_str(), value), "freeDimensions." + name);
+  }
+  for (const auto& [key, value] : options.config) config(key.c_str(), value);
+  if (!options.optimized_path.empty()) {
+    set(ort.SetOptimizedModelFilePath(raw, options.optimized_path.c_str()), "optimizedModelPath");
+  }
+  if (!options.profile_prefix.empty()) {
+    set(ort.EnableProfiling(raw, options.profile_prefix.c_str()), "profilePrefix");
+  }
+  for (const std::string& library : options.custom_op_libraries) {
+    set(ort.RegisterCustomOpsLibrary(raw, library.c_str()), "custom operators \"" + library + "\"");
+  }
+  return failed;
 }
 
 }  // namespace tercel

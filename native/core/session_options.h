@@ -12,6 +12,9 @@ namespace tercel {
 // "CUDAExecutionProvider" are "cuda".
 bool IsProvider(const std::string& name, const std::string& which);
 
+// Whether one of these providers computes on a GPU of CUDA's.
+bool UsesGpu(const std::vector<std::string>& providers);
+
 // `warnings` gets a line for each provider passed over because of `fallback`; `providers` the names of
 // those that the session will use, in order.
 Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,

@@ -204,6 +204,19 @@ describe.skipIf(process.platform !== 'linux')('a model on a GPU', () => {
     expect(() => other.bind({ x: bound.onDevice['y']! })).toThrow(/input "x": expected .*784/);
   });
 
+  it('has no memory of ONNX Runtime in the arena, which is pinned', async () => {
+    const weights = benchModel('weights25');
+    const leased = async (options: object): Promise<number> => {
+      const before = stats().arena.leasedBytes;
+      await using model = await loadModel(weights, options);
+      await model.run({ x: { dtype: 'float32', shape: [1, 2560], data: new Float32Array(2560) } });
+      return stats().arena.leasedBytes - before;
+    };
+    // What it would copy to a GPU from there, it would let go before the GPU has read it.
+    expect(await leased(onGpu())).toBeLessThan(1e6);
+    expect(await leased({})).toBeGreaterThan(25e6);
+  });
+
   it('gives its memory back when it is closed', async () => {
     trim();
     const { reservedBytes, leases } = device();
