@@ -73,7 +73,15 @@ class DeviceRunner {
                 const std::vector<ValueInfo>& outputs);
 
   bool has_graphs() const { return options_.graphs; }
-  // Batches are filled up to the next of these from now on; ascending. Larger ones are left as they are.
+  // Whether a second run at the same time is worth it: whether the host waits for the GPU long enough.
+  // Where launching a run's kernels takes most of its time, another thread that launches too gains
+  // nothing, and takes half of the batch.
+  bool WorthAnotherRun() const {
+    const int64_t wait = wait_ns_.load(std::memory_order_relaxed);
+    return wait > kWorthAnotherNs && wait * 3 > launch_ns_.load(std::memory_order_relaxed);
+  }
+  // Batches are filled up to the next of these from now on; ascending. Larger ones are left as they
+  // are.
   void SetRows(std::vector<uint32_t> rows);
 
   // As OrtApi::Run; waits for a free slot, the one that the thread had last if it can. `options` may
@@ -134,14 +142,18 @@ class DeviceRunner {
 
   DeviceRunner(Device* device, DeviceRunnerOptions options)
       : device_(device), cuda_(device->cuda()), options_(std::move(options)) {}
+  // Handing over between two threads takes some tens of microseconds.
+  static constexpr int64_t kWorthAnotherNs = 100'000;
+
   Status Start();
+  void KeepStaging();
   Slot* TakeSlot();
   // What a batch of `rows` is filled up to, or 0.
   uint32_t RowsFor(int64_t rows);
   void GiveSlot(Slot* slot);
   OrtStatus* RunIn(Slot* slot, const OrtRunOptions* options, const RunCall& call);
-  // *gave_up, if it may, says that it did not come to be: another try does without the graph, or without
-  // more rows than there are.
+  // *gave_up, if it may, says that it did not come to be: another try does without the graph, or
+  // without more rows than there are.
   OrtStatus* RunStaged(Slot* slot, const OrtRunOptions* options, const RunCall& call,
                        const std::vector<Seen>& seen, bool graph, bool* gave_up);
   bool MayCapture(Slot* slot);
@@ -161,6 +173,7 @@ class DeviceRunner {
   const DeviceRunnerOptions options_;
   OrtSession* session_ = nullptr;
   CudaStream stream_ = nullptr;
+  OrtPtr<OrtAllocator> staging_;          // of the session: see the destructor
   OrtPtr<OrtRunOptions> direct_options_;  // of runs that capture nothing
   bool knows_places_ = false;             // what the next line says is known
   std::vector<const char*> on_host_;      // values that the session takes from or leaves in host memory
@@ -170,6 +183,9 @@ class DeviceRunner {
   // cuDNN.
   std::mutex stream_mutex_;
   std::atomic<int32_t> graphs_{0};  // ids given away; 0 is none
+  // Of the last runs: until all was launched, and from then until the GPU was done.
+  std::atomic<int64_t> launch_ns_{0};
+  std::atomic<int64_t> wait_ns_{kWorthAnotherNs + 1};
 
   std::mutex mutex_;
   std::condition_variable slot_free_;

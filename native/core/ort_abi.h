@@ -57,7 +57,7 @@ inline constexpr uint32_t kNewestApi = 30;
 
 enum OrtErrorCode : int { kOrtInvalidArgument = 2, kOrtEpFail = 11 };
 enum OrtAllocatorType : int { kOrtDeviceAllocator = 0 };
-enum OrtMemType : int { kOrtMemDefault = 0 };
+enum OrtMemType : int { kOrtMemDefault = 0, kOrtMemCpuOutput = -1 };
 enum OrtDeviceType : int { kOrtDeviceCpu = 0, kOrtDeviceGpu = 1 };
 enum OrtLanguage : int { kOrtNodeJs = 6 };
 
@@ -150,6 +150,8 @@ enum class OnnxKind : int {
   X(125, GetAvailableProviders, OrtStatus*, (char*** out, int* count)) \
   X(126, ReleaseAvailableProviders, OrtStatus*, (char**, int count)) \
   X(130, AddSessionConfigEntry, OrtStatus*, (OrtSessionOptions*, const char* key, const char* value)) \
+  X(131, CreateAllocator, OrtStatus*, (const OrtSession*, const OrtMemoryInfo*, OrtAllocator** out)) \
+  X(132, ReleaseAllocator, void, (OrtAllocator*)) \
   X(133, RunWithBinding, OrtStatus*, (OrtSession*, const OrtRunOptions*, const OrtIoBinding*)) \
   X(134, CreateIoBinding, OrtStatus*, (OrtSession*, OrtIoBinding** out)) \
   X(135, ReleaseIoBinding, void, (OrtIoBinding*)) \

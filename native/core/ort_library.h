@@ -31,6 +31,7 @@ struct OrtDeleter {
   void operator()(OrtRunOptions* p) const { ort.ReleaseRunOptions(p); }
   void operator()(OrtValue* p) const { ort.ReleaseValue(p); }
   void operator()(OrtMemoryInfo* p) const { ort.ReleaseMemoryInfo(p); }
+  void operator()(OrtAllocator* p) const { ort.ReleaseAllocator(p); }
   void operator()(OrtIoBinding* p) const { ort.ReleaseIoBinding(p); }
   void operator()(OrtTypeInfo* p) const { ort.ReleaseTypeInfo(p); }
   void operator()(OrtTensorTypeAndShapeInfo* p) const { ort.ReleaseTensorTypeAndShapeInfo(p); }
