@@ -9,6 +9,7 @@
 #include "closure.h"
 #include "configure.h"
 #include "describe.h"
+#include "device.h"
 #include "device_handle.h"
 #include "env.h"
 #include "file_lock.h"
@@ -17,6 +18,7 @@
 #include "profile.h"
 #include "provider_plugins.h"
 #include "read.h"
+#include "session_options.h"
 #include "shared_memory.h"
 #include "tasks.h"
 #include "values.h"
@@ -67,8 +69,12 @@ napi_value Load(napi_env env, napi_callback_info info) {
   task->inline_mode = inline_mode == "always"  ? ModelHandle::Inline::kAlways
                       : inline_mode == "never" ? ModelHandle::Inline::kNever
                                                : ModelHandle::Inline::kAuto;
-  // A model of several threads makes them while it loads, and they would stay slow.
-  task->set_throttled(Flag(options, "throttle") && task->options.intra_op_threads == 1);
+  // Threads that are made meanwhile would stay slow: those of a model that has several, and those of
+  // CUDA, which it makes when it is opened.
+  std::vector<std::string> providers;
+  for (const ProviderOptions& provider : task->options.providers) providers.push_back(provider.name);
+  const bool opens_cuda = UsesGpu(providers) && Device::Open().empty();
+  task->set_throttled(Flag(options, "throttle") && task->options.intra_op_threads == 1 && !opens_cuda);
   bool pending = false;
   if (!Ok(napi_is_exception_pending(env, &pending)) || pending) return nullptr;
   task->Start(ReadUint32(env, args[0]));

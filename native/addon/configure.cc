@@ -112,7 +112,8 @@ napi_value ModelHandle::Warm(napi_env env, napi_callback_info info) {
   task->repeat = static_cast<int>(Integer(options, "repeat", 1));
   task->budget_ns = Integer(options, "budgetMs", 0) * 1'000'000;
   task->check_rows = Flag(options, "checkRows");
-  task->set_throttled(Flag(options, "throttle"));
+  // On a GPU the lanes do it, which are begun by it and would stay slow.
+  task->set_throttled(Flag(options, "throttle") && !self->model_->device());
   const Napi::Array samples(env, args[1]);
   for (uint32_t i = 0; i < samples.Length(); ++i) {
     const Napi::Array inputs = samples.Get(i).As<Napi::Array>();

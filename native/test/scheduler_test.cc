@@ -280,9 +280,7 @@ TEST(SlicesAreAskedForAndNothingElseIsChanged) {
       CHECK_EQ(syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0), 0L);
       return attributes;
     };
-    Throttle();
     const Attributes before = read();
-    CHECK_EQ(before.nice, 10);
     SetSlice(100'000'000);
     const Attributes after = read();
     CHECK_EQ(after.nice, before.nice);
@@ -291,6 +289,11 @@ TEST(SlicesAreAskedForAndNothingElseIsChanged) {
     CHECK(after.runtime == 100'000'000 || after.runtime == before.runtime);
     SetSlice(0);
     CHECK_EQ(read().runtime, before.runtime);
+    Throttle();
+    const Attributes throttled = read();
+    CHECK_EQ(throttled.nice, 19);
+    CHECK_EQ(throttled.policy, before.policy);
+    CHECK(throttled.runtime == 100'000 || throttled.runtime == before.runtime);
   }).join();
 }
 #endif
