@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Proves on a machine with an NVIDIA GPU what cannot be seen without one: expected outputs, the runs' costs
-# beside PyTorch's and the machine's roof, hidden copies, bandwidth, memory that comes back.
+# beside PyTorch's and the machine's roof, hidden copies, bandwidth, memory that comes back; and where Node
+# is, that the engine gives every request its own result there, and how many it answers.
 #
 #   bench/gpu/prove.sh [ONNX RUNTIME] [RESULTS]
 #
-# Needs CMake and a C++20 compiler, and what bench/gpu/bundle.ts wrote to build/gpu/bundle; no Node and no
-# network. ONNX RUNTIME is PyPI's wheel of onnxruntime-gpu (1.30 is of CUDA 13), or a folder with
+# Needs CMake and a C++20 compiler, and what bench/gpu/bundle.ts wrote to build/gpu/bundle; without Node
+# (or `npm ci`, and the build) the engine is left out. No network. ONNX RUNTIME is PyPI's wheel of onnxruntime-gpu (1.30 is of CUDA 13), or a folder with
 # libonnxruntime and the providers' files; default: the wheel in build/gpu, put together from its parts
 # (`split -b 60M -d WHEEL WHEEL.part`) where it came so. CUDA's and TensorRT's libraries may be the
 # system's, on LD_LIBRARY_PATH, or those of pip's packages. RESULTS is a folder; default build/gpu/results.
@@ -67,11 +68,23 @@ prove() {
   say "$name"
   "$work/core/tercel_gpu" "$library" "$work/bundle" "$@" "${options[@]}" > "$results/$name.jsonl" || failed=1
 }
-prove cuda --provider cuda
+# Each in a process of its own: what ends one of them leaves the others.
+prove cuda-outputs --provider cuda outputs
+prove cuda-runs --provider cuda roof copies runs
+prove cuda-cycles --provider cuda cycles
 if python3 -c 'import ctypes; ctypes.CDLL("libnvinfer.so.10")' 2> /dev/null; then
   prove tensorrt --provider tensorrt outputs runs
 else
   say 'TensorRT: its libraries are not there; not proved'
+fi
+if [ -d node_modules/tsx ] && [ -d dist ] && command -v node > /dev/null; then
+  say 'engine, from Node'
+  engine=(--seconds "${SECONDS_EACH:-3}")
+  [ -z "${TERCEL_PROVE_STAND_IN:-}" ] || engine+=(--stand-in)
+  TERCEL_ORT_LIBRARY=$library npx --no-install tsx bench/gpu/engine.ts "${engine[@]}" \
+    > "$results/engine.jsonl" || failed=1
+else
+  say 'engine: no Node, or no build; not proved'
 fi
 if [ -n "${TERCEL_PROVE_STAND_IN:-}" ]; then
   say 'PyTorch: not beside a stand-in'
