@@ -52,9 +52,9 @@ struct SchedulerOptions {
   int lanes = 1;
   size_t max_queue = 1024;  // jobs waiting; the next one is refused
   BatchOptions batch;
-  bool preserve_order = false;       // completions leave in the order of submission
-  int threads_per_run = 1;           // what a run takes of the compute budget
-  double weight = 1;                 // the model's share of it while others want it too
+  bool preserve_order = false;        // completions leave in the order of submission
+  int threads_per_run = 1;            // what a run takes of the compute budget
+  double weight = 1;                  // the model's share of it while others want it too
   std::vector<uint32_t> device_rows;  // on a GPU: what batches are filled up to, ascending
 };
 
