@@ -174,15 +174,8 @@ async function run(each: Subject): Promise<void> {
       const { model } = await engine.load(each.name, each.path, {
         ...onGpu(gpu, exact),
         batching,
-        warmUp: [1, 2, 4, 8, 16, 32].map((batch) => ({
-          batch,
-          shapes: Object.fromEntries(
-            Object.entries(each.requests[0]!).map(([input, { shape }]) => [input, shape.slice(1)]),
-          ),
-        })),
       });
-      const infer = (request: Inputs): Promise<Inputs> =>
-        engine.infer(each.name, request);
+      const infer = (request: Inputs): Promise<Inputs> => engine.infer(each.name, request);
       const name = `${each.name}, ${way}`;
       if (exact) {
         const { wrong, failed } = await load(infer, each, 64, until(milliseconds / 4), TOLERANCE);

@@ -40,12 +40,6 @@ const char* NameOf(const RunCall& call, size_t i) {
   return i < call.input_count ? call.input_names[i] : call.output_names[i - call.input_count];
 }
 
-// Of runs on several threads one may be lost.
-void Learn(std::atomic<int64_t>* mean, int64_t ns) {
-  const int64_t old = mean->load(std::memory_order_relaxed);
-  mean->store(old + (ns - old) / 8, std::memory_order_relaxed);
-}
-
 Status MakeRunOptions(OrtPtr<OrtRunOptions>* out) {
   OrtRunOptions* raw = nullptr;
   Status status = ToStatus(ort.CreateRunOptions(&raw), Code::kModel);
@@ -446,7 +440,6 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   const bool captures = graph && !plan->captured;
   if (captures && !CaptureGate::Get().TryEnterAlone(kWaitToCaptureNs)) return give_up(kCaptureAgainNs);
   if (!captures) CaptureGate::Get().Enter();
-  int64_t start_ns = 0;  // without the wait for the other slots' turn
   Copied in, out;
   OrtStatus* failed = nullptr;
   status = CopyAll(slot, call, seen, true, &in);
@@ -460,7 +453,6 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   if (options_.on_stream) {
     if (status.ok()) {
       std::lock_guard<std::mutex> lock(stream_mutex_);
-      start_ns = NowNs();
       if (in.count) step(cuda_->stream_wait_event(stream_, slot->in_end, 0), "copy to the GPU");
       // ONNX Runtime may read on the host what it was given on the GPU, without a look at our streams.
       if (in.count && !knows_places_ && status.ok()) status = Wait(slot->in_end);
@@ -475,11 +467,9 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   } else if (status.ok()) {
     if (in.count) status = Wait(slot->in_end);
     std::lock_guard<std::mutex> lock(stream_mutex_);
-    start_ns = NowNs();
     if (status.ok()) run(options_.graphs ? plan->options.get() : options);
   }
   if (status.ok() && !failed) status = CopyAll(slot, call, seen, false, &out);
-  const int64_t launched_ns = NowNs();
   if (status.ok() && !failed) {
     if (out.count) {
       status = Wait(slot->out_end);
@@ -505,10 +495,6 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
     // Half a graph must not be replayed: another try gets another id.
     if (failed) ort.ReleaseStatus(failed);
     return give_up(kFailedAgainNs);
-  }
-  if (!captures) {
-    Learn(&launch_ns_, launched_ns - start_ns);
-    Learn(&wait_ns_, NowNs() - launched_ns);
   }
   plan->captured |= graph;
   device_->CountRun(graph);

@@ -73,13 +73,6 @@ class DeviceRunner {
                 const std::vector<ValueInfo>& outputs);
 
   bool has_graphs() const { return options_.graphs; }
-  // Whether a second run at the same time is worth it: whether the host waits for the GPU long enough.
-  // Where launching a run's kernels takes most of its time, another thread that launches too gains
-  // nothing, and takes half of the batch.
-  bool WorthAnotherRun() const {
-    const int64_t wait = wait_ns_.load(std::memory_order_relaxed);
-    return wait > kWorthAnotherNs && wait * 3 > launch_ns_.load(std::memory_order_relaxed);
-  }
   // Batches are filled up to the next of these from now on; ascending. Larger ones are left as they
   // are.
   void SetRows(std::vector<uint32_t> rows);
@@ -142,9 +135,6 @@ class DeviceRunner {
 
   DeviceRunner(Device* device, DeviceRunnerOptions options)
       : device_(device), cuda_(device->cuda()), options_(std::move(options)) {}
-  // Handing over between two threads takes some tens of microseconds.
-  static constexpr int64_t kWorthAnotherNs = 100'000;
-
   Status Start();
   void KeepStaging();
   Slot* TakeSlot();
@@ -183,9 +173,6 @@ class DeviceRunner {
   // cuDNN.
   std::mutex stream_mutex_;
   std::atomic<int32_t> graphs_{0};  // ids given away; 0 is none
-  // Of the last runs: until all was launched, and from then until the GPU was done.
-  std::atomic<int64_t> launch_ns_{0};
-  std::atomic<int64_t> wait_ns_{kWorthAnotherNs + 1};
 
   std::mutex mutex_;
   std::condition_variable slot_free_;

@@ -184,7 +184,6 @@ void Scheduler::Announce(bool started_lane) {
 }
 
 bool Scheduler::WorthAnotherLane() {
-  if (context_.device && !context_.device->WorthAnotherRun()) return false;
   return !batch_time_.known() || batch_time_.value() > kWorthASecondLaneNs;
 }
 
