@@ -491,10 +491,11 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   }
   captures ? CaptureGate::Get().LeaveAlone() : CaptureGate::Get().Leave();
   if (!is_done) {
-    if (!captures) return failed ? failed : ToOrt(status);
-    // Half a graph must not be replayed: another try gets another id.
+    // A replay is not tried again; what was filled up may have failed by rows that nobody asked for.
+    if (!captures && (graph || !gave_up)) return failed ? failed : ToOrt(status);
     if (failed) ort.ReleaseStatus(failed);
-    return give_up(kFailedAgainNs);
+    // Half a graph must not be replayed: another try gets another id.
+    return give_up(captures ? kFailedAgainNs : 0);
   }
   plan->captured |= graph;
   device_->CountRun(graph);

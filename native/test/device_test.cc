@@ -248,6 +248,31 @@ TEST(BatchesAreFilledUpToSizesThatWereWarmed) {
   fake->memory_limit = SIZE_MAX;
 }
 
+// Rows that fill up a batch hold what was there before: also what fails.
+TEST(RowsThatNobodyAskedForDoNotFailOthers) {
+  ModelOptions options = OnGpu(1, true, {4});
+  options.gpu.stand_in->graphs = false;
+  options.scheduler.batch.max_batch = 4;
+  options.scheduler.batch.max_delay_ns = 60'000'000'000;
+  auto model = LoadModel(gather_model, options);
+  Ref<Inbox> inbox(new Inbox);
+  std::vector<Ref<Job>> jobs;
+  for (const int64_t index : {0, 1, 2, 7}) {  // 7 is out of range
+    const int64_t dims[] = {1};
+    Ref<Job> job(new Job(inbox));
+    job->bucket = model->BucketFor({{0, DType::kInt64, dims, 1}}, {0});
+    job->rows = 1;
+    CHECK_OK(model->scheduler().Reserve(job));
+    std::memcpy(Bucket::InputAt(*job->block, job->bucket->inputs()[0], job->first_row), &index, 8);
+    model->scheduler().Ready(job);
+    jobs.push_back(std::move(job));
+  }
+  (void)inbox->Wait(4);
+  for (int i = 0; i < 3; ++i) CHECK_OK(jobs[static_cast<size_t>(i)]->status);
+  CHECK(jobs[3]->status.code() == Code::kRun);
+  CHECK_EQ(Result(jobs[2].get()), 2.5f);
+}
+
 // A graph that is captured wants to be alone; others do not stand in its way for long, nor it in
 // theirs.
 TEST(WhoCapturesIsAloneOrDoesWithout) {

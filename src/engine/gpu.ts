@@ -119,8 +119,9 @@ export function bucketSizes({ maxBatch = 1, preferredSizes = [] }: BatchingOptio
 
 /**
  * Rows that a run on a GPU has: smaller batches are filled up to the next. A size that comes for the first
- * time is slow there (cuDNN tries its algorithms, a graph is captured), so all of them are warmed. Without
- * graphs, which take memory, there are sizes between the powers of two: less is computed for nothing.
+ * time is slow there (cuDNN tries its algorithms, a graph is captured), so few of them are to be warmed.
+ * Without graphs, which take memory, there are sizes between the powers of two: less is computed for
+ * nothing.
  */
 export function deviceRows(gpu: GpuOptions | undefined, batching: BatchingOptions): number[] {
   const graphs = gpu?.graphs ?? false;

@@ -16,6 +16,11 @@ export function defaultLanes(threads: number, batches: boolean): number {
   return batches ? Math.max(1, side - 1) : side;
 }
 
+/** Rows of a batch at most. */
+export function mostRows({ maxBatch, targetP99Ms }: BatchingOptions): number {
+  return maxBatch ?? (targetP99Ms === undefined ? 1 : TARGET_MAX_BATCH);
+}
+
 /** Checks `batching`; undefined is no batching. */
 export function checkBatching(batching: ModelOptions['batching']): BatchingOptions | undefined {
   if (batching === undefined || batching === false || batching === 'auto') return undefined;
@@ -103,7 +108,11 @@ export function nativePolicy(
     failOption('weight', 'a number above 0', weight);
   }
   const target = batching.targetP99Ms;
-  const maxBatch = batching.maxBatch ?? (target === undefined ? 1 : TARGET_MAX_BATCH);
+  const maxBatch = mostRows(batching);
+  // Until it was measured how many rows pay, runs have the rows that they are measured with.
+  const isOpen =
+    options.batching === 'auto' ||
+    (Boolean(options.batching) && batching.maxBatch === undefined && target === undefined);
   const symbols = new Set(inputs.flatMap(({ shape }) => shape.slice(1)));
   for (const symbol of Object.keys(batching.padding ?? {})) {
     if (!symbols.has(symbol)) {
@@ -134,7 +143,7 @@ export function nativePolicy(
     preferredSizes: [...(batching.preferredSizes ?? [])].sort((a, b) => a - b),
     targetP99Us: target === undefined ? 0 : Math.round(target * 1000),
     preserveOrder: batching.preserveOrder ?? false,
-    deviceRows: onGpu ? deviceRows(options.gpu, { ...batching, maxBatch }) : [],
+    deviceRows: onGpu && !isOpen ? deviceRows(options.gpu, { ...batching, maxBatch }) : [],
     padding: Object.entries(batching.padding ?? {}).map(padRule),
     padValues,
   };

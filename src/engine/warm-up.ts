@@ -6,7 +6,7 @@ import { bytesPerElement, countElements, dtypeCodes } from '../tensor.js';
 import type { BatchingOptions, GpuOptions, ValueMetadata, WarmUpSample } from '../types.js';
 import { bucketSizes, deviceRows } from './gpu.js';
 import type { Model } from './model.js';
-import { checkBatching, defaultLanes } from './policy.js';
+import { checkBatching, defaultLanes, mostRows } from './policy.js';
 
 /** What dynamic dimensions behind the first are tried with where nothing says: the first that runs. */
 const GUESSED_DIMENSIONS = [64, 224, 16, 1];
@@ -286,7 +286,9 @@ export async function warm(
   }
   const decided = { batching, lanes };
   if (model.onGpu) options.configure?.(decided);
-  const batches = batching ? batching : {};
+  const batches = batching ? { ...batching } : {};
+  // On a GPU each size is slow the first time, also where a target is to choose among them.
+  if (model.onGpu) batches.maxBatch = mostRows(batches);
   const isPrepared = (batches.maxBatch ?? 1) > 1 || (model.onGpu && options.gpu?.graphs);
   if (options.warmUp) {
     await warmGiven(model, options.warmUp, throttle);
