@@ -9,6 +9,8 @@ namespace tercel {
 
 namespace {
 
+constexpr const char* kUseEnvAllocators = "session.use_env_allocators";
+
 struct CStrings {
   std::vector<const char*> keys;
   std::vector<const char*> values;
@@ -172,6 +174,31 @@ Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSe
     set(ort.AddSessionConfigEntry(raw, key, value.c_str()), std::string("config entry ") + key);
   };
 
+  set(ort.SetIntraOpNumThreads(raw, options.intra_op_threads), "intraOpThreads");
+  set(ort.SetInterOpNumThreads(raw, options.inter_op_threads), "interOpThreads");
+  set(ort.SetSessionExecutionMode(raw, options.parallel ? 1 : 0), "executionMode");
+  set(ort.SetSessionGraphOptimizationLevel(raw, options.graph_level), "graphLevel");
+  set(ort.SetSessionLogSeverityLevel(raw, options.log_level), "logLevel");
+  set(options.memory_pattern ? ort.EnableMemPattern(raw) : ort.DisableMemPattern(raw), "memoryPattern");
+  if (options.deterministic) set(ort.SetDeterministicCompute(raw, true), "deterministic");
+  config("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
+  config("session.inter_op.allow_spinning", options.spinning ? "1" : "0");
+  if (!options.affinity.empty()) config("session.intra_op_thread_affinities", options.affinity);
+  for (const auto& [name, value] : options.free_dimensions) {
+    set(ort.AddFreeDimensionOverrideByName(raw, name.c_str(), value), "freeDimensions." + name);
+  }
+  for (const auto& [key, value] : options.config) config(key.c_str(), value);
+  if (!options.optimized_path.empty()) {
+    set(ort.SetOptimizedModelFilePath(raw, options.optimized_path.c_str()), "optimizedModelPath");
+  }
+  if (!options.profile_prefix.empty()) {
+    set(ort.EnableProfiling(raw, options.profile_prefix.c_str()), "profilePrefix");
+  }
+  for (const std::string& library : options.custom_op_libraries) {
+    set(ort.RegisterCustomOpsLibrary(raw, library.c_str()), "custom operators \"" + library + "\"");
+  }
+  if (!failed.ok()) return failed;
+
   std::vector<std::string> available;
   if (Status s = AvailableProviders(&available); !s.ok()) return s;
   for (const ProviderOptions& provider : options.providers) {
@@ -196,31 +223,9 @@ Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSe
     memory = ModelOptions::Memory::kOrtArena;
   const bool has_arena = memory == ModelOptions::Memory::kOrtArena;
   set(has_arena ? ort.EnableCpuMemArena(raw) : ort.DisableCpuMemArena(raw), "memory");
-  if (memory == ModelOptions::Memory::kTercel) config("session.use_env_allocators", "1");
-
-  set(ort.SetIntraOpNumThreads(raw, options.intra_op_threads), "intraOpThreads");
-  set(ort.SetInterOpNumThreads(raw, options.inter_op_threads), "interOpThreads");
-  set(ort.SetSessionExecutionMode(raw, options.parallel ? 1 : 0), "executionMode");
-  set(ort.SetSessionGraphOptimizationLevel(raw, options.graph_level), "graphLevel");
-  set(ort.SetSessionLogSeverityLevel(raw, options.log_level), "logLevel");
-  set(options.memory_pattern ? ort.EnableMemPattern(raw) : ort.DisableMemPattern(raw), "memoryPattern");
-  if (options.deterministic) set(ort.SetDeterministicCompute(raw, true), "deterministic");
-  config("session.intra_op.allow_spinning", options.spinning ? "1" : "0");
-  config("session.inter_op.allow_spinning", options.spinning ? "1" : "0");
-  if (!options.affinity.empty()) config("session.intra_op_thread_affinities", options.affinity);
-  for (const auto& [name, value] : options.free_dimensions) {
-    set(ort.AddFreeDimensionOverrideByName(raw, name.c_str(), value), "freeDimensions." + name);
-  }
-  for (const auto& [key, value] : options.config) config(key.c_str(), value);
-  if (!options.optimized_path.empty()) {
-    set(ort.SetOptimizedModelFilePath(raw, options.optimized_path.c_str()), "optimizedModelPath");
-  }
-  if (!options.profile_prefix.empty()) {
-    set(ort.EnableProfiling(raw, options.profile_prefix.c_str()), "profilePrefix");
-  }
-  for (const std::string& library : options.custom_op_libraries) {
-    set(ort.RegisterCustomOpsLibrary(raw, library.c_str()), "custom operators \"" + library + "\"");
-  }
+  const bool is_given = std::any_of(options.config.begin(), options.config.end(),
+                                    [](const auto& entry) { return entry.first == kUseEnvAllocators; });
+  if (memory == ModelOptions::Memory::kTercel && !is_given) config(kUseEnvAllocators, "1");
   return failed;
 }
 
