@@ -163,7 +163,7 @@ Status RunJob::Output(size_t i, Numbers* numbers, Holder* holder) {
     if (share_results) {
       holder->outputs = shared_outputs;
       // An output that is an input lies where that does.
-      holder->lease = block->inputs();
+      if (model_->output_plans()[results[i].index].input() >= 0) holder->lease = block->inputs();
     }
     return {};
   }

@@ -101,12 +101,10 @@ bool Bucket::Fits(const std::vector<Shape>& inputs, const std::vector<uint32_t>&
 Ref<RowBlock> Bucket::TakeBlock(Arena* arena) {
   Ref<RowBlock> taken;
   for (const Ref<RowBlock>& block : kept_) {
-    // JS may share the inputs without the block, where an output is one.
+    // JS may share the outputs without the block, and the inputs where an output is one.
     if (!block->HasOneRef() || !block->inputs_->HasOneRef()) continue;
-    taken = block;
-    // The same, of results.
-    if (has_outputs_ && block->outputs_->HasOneRef()) return taken;
-    break;
+    if (!has_outputs_ || block->outputs_->HasOneRef()) return block;
+    if (!taken) taken = block;
   }
   if (!taken) {
     Ref<Lease> inputs = Lease::Take(arena, input_bytes_);
@@ -119,7 +117,8 @@ Ref<RowBlock> Bucket::TakeBlock(Arena* arena) {
     taken->outputs_ = std::move(outputs);
   }
   const size_t kept_bytes = (kept_.size() + 1) * (input_bytes_ + output_bytes_);
-  if (taken->HasOneRef() && kept_.size() < kKeptBlocks && kept_bytes <= kMaxKeptBytes) {
+  const bool is_new = taken->HasOneRef();
+  if (is_new && kept_.size() < kKeptBlocks && kept_bytes <= kMaxKeptBytes) {
     kept_.push_back(taken);
   }
   return taken;
