@@ -187,9 +187,15 @@ void Arena::Free(void* data) {
   }
 }
 
+namespace {
+size_t SlabBytesFor(size_t pages) {
+  const size_t bytes = (pages + kHeaderPages) * kPageBytes;
+  return std::max(kSlabBytes, (bytes + kStepBytes - 1) / kStepBytes * kStepBytes);
+}
+}  // namespace
+
 Arena::Slab* Arena::MapSlab(size_t pages) {
-  const size_t total = (pages + kHeaderPages) * kPageBytes;
-  const size_t bytes = std::max(kSlabBytes, (total + kStepBytes - 1) / kStepBytes * kStepBytes);
+  const size_t bytes = SlabBytesFor(pages);
   const uint64_t reserved = reserved_.fetch_add(bytes) + bytes;
   void* memory = options_.max_bytes && reserved > options_.max_bytes
                      ? nullptr
@@ -240,7 +246,10 @@ Arena::Span* Arena::TakePages(size_t pages) {
   auto* span = new (std::nothrow) Span{};
   Slab* slab = span ? MapSlab(pages) : nullptr;
   // Free slabs of other sizes may be what is missing.
-  if (span && !slab && Trim() > 0) slab = MapSlab(pages);
+  if (span && !slab && (!options_.max_bytes || SlabBytesFor(pages) <= options_.max_bytes)) {
+    (void)Trim();
+    slab = MapSlab(pages);
+  }
   if (!slab) {
     delete span;
     return nullptr;
