@@ -9,7 +9,6 @@
 #include "closure.h"
 #include "configure.h"
 #include "describe.h"
-#include "device.h"
 #include "device_handle.h"
 #include "env.h"
 #include "file_lock.h"
@@ -69,12 +68,12 @@ napi_value Load(napi_env env, napi_callback_info info) {
   task->inline_mode = inline_mode == "always"  ? ModelHandle::Inline::kAlways
                       : inline_mode == "never" ? ModelHandle::Inline::kNever
                                                : ModelHandle::Inline::kAuto;
-  // Threads that are made meanwhile would stay slow: those of a model that has several, and those of
-  // CUDA, which it makes when it is opened.
-  std::vector<std::string> providers;
-  for (const ProviderOptions& provider : task->options.providers) providers.push_back(provider.name);
-  const bool opens_cuda = UsesGpu(providers) && Device::Open().empty();
-  task->set_throttled(Flag(options, "throttle") && task->options.intra_op_threads == 1 && !opens_cuda);
+  // Threads that are made meanwhile would stay slow: those of a model that has several, and those that
+  // a provider makes as it likes.
+  const std::vector<ProviderOptions>& providers = task->options.providers;
+  const bool is_alone = task->options.intra_op_threads == 1 && !task->options.parallel &&
+                        (providers.empty() || IsProvider(providers.front().name, "cpu"));
+  task->set_throttled(Flag(options, "throttle") && is_alone);
   bool pending = false;
   if (!Ok(napi_is_exception_pending(env, &pending)) || pending) return nullptr;
   task->Start(ReadUint32(env, args[0]));
