@@ -68,8 +68,8 @@ function difference(a: Float32Array, b: Float32Array): number {
   let size = 0;
   for (let i = 0; i < b.length; i++) {
     const by = Math.abs(a[i]! - b[i]!);
-    // Also where it is not a number.
-    if (!(by <= most)) most = by;
+    if (Number.isNaN(by)) return Infinity;
+    most = Math.max(most, by);
     size = Math.max(size, Math.abs(b[i]!));
   }
   return most / size;
@@ -182,6 +182,7 @@ async function run(each: Subject): Promise<void> {
         check('results', `${name}: wrong or failed`, wrong + failed, 0);
         continue;
       }
+      let failures = 0;
       for (const clients of [1, 64]) {
         await load(infer, each, clients, until(milliseconds / 10));
         const before = model.stats();
@@ -189,6 +190,7 @@ async function run(each: Subject): Promise<void> {
         const after = model.stats();
         const rows = (after.rows - before.rows) / Math.max(1, after.executions - before.executions);
         const perSecond = ms.length / seconds;
+        failures += failed;
         const [p50, p99] = [percentile(ms, 50), percentile(ms, 99)];
         say(
           'load',
@@ -197,6 +199,7 @@ async function run(each: Subject): Promise<void> {
             `p99 ${p99.toFixed(3)} ms, ${rows.toFixed(1)} rows a run`,
         );
       }
+      check('load', `${name}: failed`, failures, 0);
       if (gpu.slots === 3) {
         const device = stats().devices[0]!;
         say('device', device, JSON.stringify(device));
@@ -220,14 +223,20 @@ async function beside(each: Subject, other: Subject): Promise<void> {
   );
   let wrong = 0;
   const cycles = 10;
-  for (let i = 0; i < cycles; i++) {
-    await using model = await loadModel(other.path, onGpu({ slots: 2, graphs: i % 2 === 0 }, true));
-    for (const [k, request] of other.requests.slice(0, 8).entries()) {
-      const result = (await model.run(request))[other.output]!.data as Float32Array;
-      if (!(difference(result, other.expected[k]!) <= TOLERANCE)) wrong++;
+  try {
+    for (let i = 0; i < cycles; i++) {
+      await using model = await loadModel(
+        other.path,
+        onGpu({ slots: 2, graphs: i % 2 === 0 }, true),
+      );
+      for (const [k, request] of other.requests.slice(0, 8).entries()) {
+        const result = (await model.run(request))[other.output]!.data as Float32Array;
+        if (!(difference(result, other.expected[k]!) <= TOLERANCE)) wrong++;
+      }
     }
+  } finally {
+    going = false;
   }
-  going = false;
   const { wrong: own, failed, ms } = await answers;
   say(
     'beside',
@@ -263,7 +272,9 @@ for (const name of ['mlp', 'resnet', 'minilm']) subjects.push(await subject(name
 const [mlp, resnet, minilm] = subjects as [Subject, Subject, Subject];
 const used = (): number => {
   trim();
-  return (stats().devices[0]?.usedBytes ?? 0) / 1e6;
+  const bytes = stats().devices[0]?.usedBytes;
+  if (bytes === undefined) throw new Error('the GPU does not say how much of its memory is in use');
+  return bytes / 1e6;
 };
 // What the libraries take once and keep.
 await (await loadModel(resnet.path, onGpu({}, true))).close();

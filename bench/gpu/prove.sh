@@ -5,11 +5,12 @@
 #
 #   bench/gpu/prove.sh [ONNX RUNTIME] [RESULTS]
 #
-# Needs CMake and a C++20 compiler, and what bench/gpu/bundle.ts wrote to build/gpu/bundle; without Node
-# (or `npm ci`, and the build) the engine is left out. No network. ONNX RUNTIME is PyPI's wheel of onnxruntime-gpu (1.30 is of CUDA 13), or a folder with
-# libonnxruntime and the providers' files; default: the wheel in build/gpu, put together from its parts
-# (`split -b 60M -d WHEEL WHEEL.part`) where it came so. CUDA's and TensorRT's libraries may be the
-# system's, on LD_LIBRARY_PATH, or those of pip's packages. RESULTS is a folder; default build/gpu/results.
+# Needs CMake and a C++20 compiler, and what bench/gpu/bundle.ts wrote to build/gpu/bundle; no network. The
+# engine is left out where there is no Node, or no build. ONNX RUNTIME is PyPI's wheel of onnxruntime-gpu
+# (1.30 is of CUDA 13), or a folder with libonnxruntime and the providers' files; default: the wheel in
+# build/gpu, put together from its parts (`split -b 60M -d WHEEL WHEEL.part`) where it came so. CUDA's and
+# TensorRT's libraries may be the system's, on LD_LIBRARY_PATH, or those of pip's packages. RESULTS is a
+# folder; default build/gpu/results.
 #
 # TERCEL_PROVE_STAND_IN=LIBCUDART runs all of it on the CPU, with the fake of the CUDA runtime, for a look at
 # the script itself. SECONDS_EACH and CYCLES make it shorter or longer (3 and 200).

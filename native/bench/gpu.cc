@@ -2,13 +2,13 @@
 // costs in each way, how much of the copies is hidden, and whether memory comes back.
 //
 //   tercel_gpu LIBRARY BUNDLE [--provider cuda|tensorrt] [--device N] [--seconds S] [--cycles N]
-//              [--stand-in LIBCUDART] [--only PART OF A CASE'S NAME] [SECTION ...]
+//              [--stand-in LIBCUDART] [--only CASE] [SECTION ...]
 //
 // LIBRARY is libonnxruntime with the provider's files beside it; BUNDLE what bench/gpu/bundle.ts made.
 // Sections: outputs, roof, copies, runs, cycles; all by default. Each figure is a line of JSON on
 // stdout, what it means one on stderr; the exit status is 1 where a bar was missed. With --stand-in the
 // CPU's sessions take the GPU's place and the library a CUDA runtime's, to see that the program itself
-// works.
+// works; with --only the outputs are those of cases that have CASE in their names.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -279,6 +279,7 @@ void Outputs() {
     ++(what.empty() ? right : wrong);
     if (!what.empty()) Say("outputs", "\"wrong\":\"" + test.name + "\"", test.name + ": " + what);
   }
+  if (right + wrong == 0) Stop("no case has \"" + settings.only + "\" in its name");
   Say("outputs", Format("\"right\":%d,\"wrong\":%d,\"notCaptured\":%d", right, wrong, refused),
       Format("%d cases right, %d wrong; %d not captured as graphs", right, wrong, refused));
   Bar("outputs", "wrong cases", wrong, 0, false);
