@@ -20,9 +20,9 @@ void SetSlice(int64_t ns);
 // waited for the next tick (4 ms). Measured by bench/swaps.ts on two processors, p99 of runs of 3.5 ms
 // of the quiet one, while 400 MB load: nice 10 1.75, 1.76, 1.52; nice 19 1.60, 1.80; nice 10 with this
 // slice 1.69; both 1.14, 1.33, 1.08; as SCHED_IDLE 1.89, 1.95, as the system takes its processor for an
-// idle one. While 1 GB load: both 1.38; on one processor too 1.22, 1.21. Slices of 8 and 30 ms for
-// lanes and of 3 and 12 ms for this one make 1.13 to 1.33, without order, and the slowest request
-// slower.
+// idle one. While 1 GB loads, interleaved: both 1.41, 1.19, 1.34; on one processor
+// too 1.20, 1.10, 1.35. Slices of 8 ms for lanes and of 3 and 12 ms for this one make 1.20 to 1.50, and
+// the slowest request slower.
 void Throttle();
 
 }  // namespace tercel
