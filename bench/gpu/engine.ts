@@ -1,4 +1,4 @@
-// The engine on a GPU, from Node: tsx bench/gpu/engine.ts [--stand-in] [--seconds S]
+// The engine on a GPU, from Node: tsx bench/gpu/engine.ts [--stand-in] [--seconds S] [--models NAMES]
 //
 // Requests that differ, many in flight, in each way to run them: does each get its own result, also while
 // other models come and go beside captured graphs? How many does the GPU answer a second, and does its
@@ -19,12 +19,20 @@ import { benchCase } from '../models.js';
 import { holds, percentile, type Bar } from '../statistics.js';
 import { fakeCuda } from '../../test/support/process.js';
 
+const known = ['mlp', 'resnet', 'minilm'];
 const { values: options } = parseArgs({
   options: {
     'stand-in': { type: 'boolean', default: false },
     seconds: { type: 'string', default: '3' },
+    models: { type: 'string', default: known.join() },
   },
 });
+const names = options.models.split(',');
+const strange = names.find((name) => !known.includes(name));
+if (strange !== undefined) {
+  console.error(`no model "${strange}"; there are ${known.join(', ')}`);
+  process.exit(2);
+}
 const standIn = options['stand-in'];
 const milliseconds = 1000 * Number(options.seconds);
 /** Requests with results of their own. */
@@ -268,8 +276,7 @@ async function chained(each: Subject): Promise<void> {
 }
 
 const subjects: Subject[] = [];
-for (const name of ['mlp', 'resnet', 'minilm']) subjects.push(await subject(name));
-const [mlp, resnet, minilm] = subjects as [Subject, Subject, Subject];
+for (const name of names) subjects.push(await subject(name));
 const used = (): number => {
   trim();
   const bytes = stats().devices[0]?.usedBytes;
@@ -277,10 +284,10 @@ const used = (): number => {
   return bytes / 1e6;
 };
 // What the libraries take once and keep.
-await (await loadModel(resnet.path, onGpu({}, true))).close();
-await chained(resnet);
-await beside(minilm, resnet);
-await beside(resnet, mlp);
+await (await loadModel(subjects[0]!.path, onGpu({}, true))).close();
+for (const each of subjects) await chained(each);
+// Each beside the one before it; the first beside the last.
+for (const [i, each] of subjects.entries()) await beside(each, subjects.at(i - 1)!);
 const before = used();
 for (const each of subjects) await run(each);
 check('memory', 'MB of the GPU in use that were not before', used() - before, 64);
