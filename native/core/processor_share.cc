@@ -36,12 +36,6 @@ void Throttle() {
   constexpr int64_t kSliceNs = 100'000;
   (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);
   SetSlice(kSliceNs);
-  const int processor = sched_getcpu();
-  if (processor < 0 || processor >= CPU_SETSIZE) return;
-  cpu_set_t here;
-  CPU_ZERO(&here);
-  CPU_SET(processor, &here);
-  (void)sched_setaffinity(0, sizeof here, &here);
 }
 
 #else
