@@ -106,7 +106,8 @@ Ref<RowBlock> Bucket::TakeBlock(Arena* arena) {
     if (!has_outputs_ || block->outputs_->HasOneRef()) return block;
     if (!taken) taken = block;
   }
-  if (!taken) {
+  const bool is_new = !taken;
+  if (is_new) {
     Ref<Lease> inputs = Lease::Take(arena, input_bytes_);
     if (!inputs) return nullptr;
     taken = Ref<RowBlock>(new RowBlock(std::move(inputs)));
@@ -117,7 +118,6 @@ Ref<RowBlock> Bucket::TakeBlock(Arena* arena) {
     taken->outputs_ = std::move(outputs);
   }
   const size_t kept_bytes = (kept_.size() + 1) * (input_bytes_ + output_bytes_);
-  const bool is_new = taken->HasOneRef();
   if (is_new && kept_.size() < kKeptBlocks && kept_bytes <= kMaxKeptBytes) {
     kept_.push_back(taken);
   }

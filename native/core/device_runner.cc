@@ -386,7 +386,7 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
   }
   const int64_t own_rows = !seen.empty() && seen[0].rank > 0 ? seen[0].dims[0] : 0;
   const uint32_t size = RowsFor(call.rows ? call.rows : own_rows);
-  const bool fills = call.rows && size && may_fill;
+  const bool fills = call.rows && size > call.rows && may_fill;
   std::vector<Seen> filled;
   if (fills) filled = seen;
   for (Seen& value : filled) {
@@ -399,7 +399,7 @@ OrtStatus* DeviceRunner::RunIn(Slot* slot, const OrtRunOptions* options, const R
     OrtStatus* failed = RunStaged(slot, options, call, fills ? filled : seen, true, &gave_up);
     if (!gave_up) return failed;
   }
-  if (fills && size != call.rows) {
+  if (fills) {
     bool gave_up = false;
     OrtStatus* failed = RunStaged(slot, options, call, filled, false, &gave_up);
     if (!gave_up) return failed;
