@@ -258,14 +258,7 @@ TEST(RowsThatNobodyAskedForDoNotFailOthers) {
   Ref<Inbox> inbox(new Inbox);
   std::vector<Ref<Job>> jobs;
   for (const int64_t index : {0, 1, 2, 7}) {  // 7 is out of range
-    const int64_t dims[] = {1};
-    Ref<Job> job(new Job(inbox));
-    job->bucket = model->BucketFor({{0, DType::kInt64, dims, 1}}, {0});
-    job->rows = 1;
-    CHECK_OK(model->scheduler().Reserve(job));
-    std::memcpy(Bucket::InputAt(*job->block, job->bucket->inputs()[0], job->first_row), &index, 8);
-    model->scheduler().Ready(job);
-    jobs.push_back(std::move(job));
+    jobs.push_back(EnterIndex(model.get(), inbox, index));
   }
   (void)inbox->Wait(4);
   for (int i = 0; i < 3; ++i) CHECK_OK(jobs[static_cast<size_t>(i)]->status);

@@ -122,6 +122,18 @@ Status Enter(Model* model, Ref<Job> job, float value) {
   return {};
 }
 
+Ref<Job> EnterIndex(Model* model, Ref<Inbox> inbox, int64_t index) {
+  const int64_t dims[] = {1};
+  Ref<Job> job(new Job(inbox));
+  job->bucket = model->BucketFor({{0, DType::kInt64, dims, 1}}, {0});
+  CHECK(job->bucket.get() != nullptr);
+  job->rows = 1;
+  Must(model->scheduler().Reserve(job));
+  std::memcpy(Bucket::InputAt(*job->block, job->bucket->inputs()[0], job->first_row), &index, 8);
+  model->scheduler().Ready(job);
+  return job;
+}
+
 void WaitUntilRunning(Model* model, uint64_t jobs) {
   while (model->scheduler().Stats().running < jobs) std::this_thread::yield();
 }

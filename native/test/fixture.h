@@ -53,6 +53,8 @@ void Fill(Job* job, float value);
 float Result(const Job* job);
 // Reserves, fills with `value` and says that it is ready.
 Status Enter(Model* model, Ref<Job> job, float value);
+// A job for one row of the gather model's table, reserved, filled and ready.
+Ref<Job> EnterIndex(Model* model, Ref<Inbox> inbox, int64_t index);
 void WaitUntilRunning(Model* model, uint64_t jobs);
 
 // The fake of the CUDA runtime, opened as the process's.
