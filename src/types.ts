@@ -127,7 +127,12 @@ export interface ModelOptions {
    * rows (engine.load() does so by default); an object says how. Default false.
    */
   batching?: BatchingOptions | false | 'auto';
-  /** Load and warm up at a low priority, so that what is served meanwhile stays quick. Default false. */
+  /**
+   * Load and warm up on a thread that gives way, so that what is served meanwhile stays quick: at the
+   * lowest priority, and pausing half of the time while runs compute, as long as it had a third of the
+   * time. On Linux a timer interrupts it, by the last real-time signal that has no handler. Default
+   * false; a repository does so with all models but those that it starts with.
+   */
   throttle?: boolean;
   /** Runs waiting for a lane; the next one gets OverloadError. Default 1024. */
   maxQueue?: number;

@@ -68,12 +68,14 @@ napi_value Load(napi_env env, napi_callback_info info) {
   task->inline_mode = inline_mode == "always"  ? ModelHandle::Inline::kAlways
                       : inline_mode == "never" ? ModelHandle::Inline::kNever
                                                : ModelHandle::Inline::kAuto;
-  // Threads that are made meanwhile would stay slow: those of a model that has several, and those that
-  // a provider makes as it likes.
+  // A provider makes threads and measures kernels as it likes.
   const std::vector<ProviderOptions>& providers = task->options.providers;
-  const bool is_alone = task->options.intra_op_threads == 1 && !task->options.parallel &&
-                        (providers.empty() || IsProvider(providers.front().name, "cpu"));
-  task->set_throttled(Flag(options, "throttle") && is_alone);
+  const bool is_cpu = providers.empty() || IsProvider(providers.front().name, "cpu");
+  if (Flag(options, "throttle") && is_cpu) {
+    // Threads of a model that has several would stay slow.
+    const bool is_alone = task->options.intra_op_threads == 1 && !task->options.parallel;
+    task->set_throttling(is_alone ? Throttling::kLowered : Throttling::kPauses);
+  }
   bool pending = false;
   if (!Ok(napi_is_exception_pending(env, &pending)) || pending) return nullptr;
   task->Start(ReadUint32(env, args[0]));

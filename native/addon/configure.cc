@@ -113,7 +113,7 @@ napi_value ModelHandle::Warm(napi_env env, napi_callback_info info) {
   task->budget_ns = Integer(options, "budgetMs", 0) * 1'000'000;
   task->check_rows = Flag(options, "checkRows");
   // On a GPU the lanes do it, which are begun by it and would stay slow.
-  task->set_throttled(Flag(options, "throttle") && !self->model_->device());
+  if (Flag(options, "throttle") && !self->model_->device()) task->set_throttling(Throttling::kLowered);
   const Napi::Array samples(env, args[1]);
   for (uint32_t i = 0; i < samples.Length(); ++i) {
     const Napi::Array inputs = samples.Get(i).As<Napi::Array>();

@@ -1,8 +1,9 @@
 #include "tasks.h"
 
+#include <optional>
 #include <system_error>
 
-#include "processor_share.h"
+#include "throttle.h"
 
 namespace tercel::addon {
 
@@ -19,8 +20,11 @@ void ThreadTask::Start(uint32_t slot) {
     Work();
     sink->Post(std::move(completion));
   };
-  auto on_thread = [run, throttled = throttled_](Ref<Completion> completion) {
-    if (throttled) Throttle();
+  auto on_thread = [this, run](Ref<Completion> completion) {
+    std::optional<Throttle> throttle;
+    if (throttling_ != Throttling::kNone) {
+      throttle.emplace(env_->runtime()->budget()->busy(), throttling_ == Throttling::kLowered);
+    }
     run(std::move(completion));
   };
   try {
@@ -66,7 +70,11 @@ void LoadTask::Work() {
     status_ = runtime->Share(
         key,
         [&](std::shared_ptr<Model>* out) {
-          return Model::Load(runtime, source, options, &cancellation_, out);
+          const Status loaded = Model::Load(runtime, source, options, &cancellation_, out);
+          // It locks parts of the heap that lanes allocate in: no pause meanwhile.
+          const Throttle::Uninterrupted uninterrupted;
+          Runtime::ReturnHeap();
+          return loaded;
         },
         &model_);
   } while (status_.code() == Code::kAborted && !cancellation_.cancelled());

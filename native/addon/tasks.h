@@ -13,14 +13,17 @@
 
 namespace tercel::addon {
 
+// Lowered: at the lowest priority too, as are threads that the work begins.
+enum class Throttling { kNone, kPauses, kLowered };
+
 // A thread that posts itself when done. Made, finished and joined on the JS thread.
 class ThreadTask : public Completion, public JsCompletion {
  public:
   ~ThreadTask() override;
   // Where the system has no thread to give, the work is done here and now.
   void Start(uint32_t slot);
-  // The work shall not hold up what the process serves meanwhile.
-  void set_throttled(bool throttled) { throttled_ = throttled; }
+  // So that the work does not hold up what the process serves meanwhile.
+  void set_throttling(Throttling throttling) { throttling_ = throttling; }
 
  protected:
   explicit ThreadTask(Ref<AddonEnv> env) : env_(std::move(env)) {}
@@ -30,7 +33,7 @@ class ThreadTask : public Completion, public JsCompletion {
 
  private:
   std::thread thread_;
-  bool throttled_ = false;
+  Throttling throttling_ = Throttling::kNone;
 };
 
 class LoadTask : public ThreadTask, public Cancellable {

@@ -10,9 +10,13 @@ int ComputeBudget::NeedOf(const ComputeClaim* claim) const {
   return std::max(1, std::min(claim->threads_, limit_));
 }
 
+bool ComputeBudget::HasRoomFor(const ComputeClaim* claim) const {
+  return busy_.load(std::memory_order_relaxed) + NeedOf(claim) <= limit_;
+}
+
 int ComputeBudget::Grant(ComputeClaim* claim) {
   const int threads = NeedOf(claim);
-  free_ -= threads;
+  busy_.fetch_add(threads, std::memory_order_relaxed);
   // A claim that was idle does not save up what it did not use.
   claim->virtual_ns_ = std::max(claim->virtual_ns_, virtual_ns_);
   virtual_ns_ = claim->virtual_ns_;
@@ -21,7 +25,7 @@ int ComputeBudget::Grant(ComputeClaim* claim) {
 
 int ComputeBudget::TryAcquire(ComputeClaim* claim) {
   const auto lock = LockAdaptive(mutex_);
-  if (claim->abandoned_ || !waiters_.empty() || free_ < NeedOf(claim)) return 0;
+  if (claim->abandoned_ || !waiters_.empty() || !HasRoomFor(claim)) return 0;
   return Grant(claim);
 }
 
@@ -46,7 +50,7 @@ void ComputeBudget::GrantWaiters() {
     });
     Waiter* waiter = *next;
     // The one whose turn it is keeps it until there is enough: a wide run must not starve.
-    if (free_ < NeedOf(waiter->claim)) return;
+    if (!HasRoomFor(waiter->claim)) return;
     waiter->granted = Grant(waiter->claim);
     waiters_.erase(next);
     waiter->changed.notify_one();
@@ -55,7 +59,7 @@ void ComputeBudget::GrantWaiters() {
 
 void ComputeBudget::Release(ComputeClaim* claim, int threads, int64_t busy_ns) {
   const auto lock = LockAdaptive(mutex_);
-  free_ += threads;
+  busy_.fetch_sub(threads, std::memory_order_relaxed);
   claim->virtual_ns_ += static_cast<double>(busy_ns) * threads / claim->weight_;
   if (!waiters_.empty()) GrantWaiters();
 }
@@ -70,7 +74,6 @@ void ComputeBudget::Abandon(ComputeClaim* claim) {
 
 void ComputeBudget::SetLimit(int threads) {
   std::lock_guard<std::mutex> lock(mutex_);
-  free_ += threads - limit_;
   limit_ = threads;
   GrantWaiters();
 }

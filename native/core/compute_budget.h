@@ -1,6 +1,7 @@
 // ComputeBudget: how many compute threads run at once over all models, and who is next.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -27,7 +28,7 @@ class ComputeClaim {
 class ComputeBudget {
  public:
   // `threads` runnable at once.
-  explicit ComputeBudget(int threads) : limit_(threads), free_(threads) {}
+  explicit ComputeBudget(int threads) : limit_(threads) {}
 
   // Waits until a run of the claim may start; the threads granted, or 0 once the claim was abandoned.
   // Each grant wants a Release. A run that needs more than the whole budget gets the whole.
@@ -42,6 +43,8 @@ class ComputeBudget {
   void SetLimit(int threads);
   void Configure(ComputeClaim* claim, int threads, double weight);
   int limit();
+  // How many are granted.
+  const std::atomic<int>& busy() const { return busy_; }
 
  private:
   struct Waiter {
@@ -50,15 +53,17 @@ class ComputeBudget {
     int granted = 0;
   };
 
-  int NeedOf(const ComputeClaim* claim) const;  // REQUIRES: mutex_ held
-  int Grant(ComputeClaim* claim);               // REQUIRES: mutex_ held
-  void GrantWaiters();                          // REQUIRES: mutex_ held
+  // REQUIRES of all: mutex_ held
+  int NeedOf(const ComputeClaim* claim) const;
+  bool HasRoomFor(const ComputeClaim* claim) const;
+  int Grant(ComputeClaim* claim);
+  void GrantWaiters();
 
   std::mutex mutex_;
   // Protected by mutex_.
   int limit_;
-  int free_;               // below 0 after the limit was lowered
-  double virtual_ns_ = 0;  // of the claim that started last
+  std::atomic<int> busy_{0};  // read without; above the limit after that was lowered
+  double virtual_ns_ = 0;     // of the claim that started last
   std::vector<Waiter*> waiters_;
 };
 

@@ -2,7 +2,6 @@
 
 #if defined(__linux__)
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -30,18 +29,9 @@ void SetSlice(int64_t ns) {
   (void)syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
-void Throttle() {
-  constexpr int kNice = 19;
-  // The shortest: whoever wakes need not wait for the end of one of the usual 3 ms.
-  constexpr int64_t kSliceNs = 100'000;
-  (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);
-  SetSlice(kSliceNs);
-}
-
 #else
 
 void SetSlice(int64_t) {}
-void Throttle() {}
 
 #endif
 

@@ -144,6 +144,10 @@ Status Runtime::Share(const std::string& key, const Loader& load, std::shared_pt
 void Runtime::ReturnMemory() {
   arena_.Trim();
   for (Device* device : Device::Open()) device->Trim();
+  ReturnHeap();
+}
+
+void Runtime::ReturnHeap() {
 #if defined(__GLIBC__)
   // Seen with a 96 MB model: the heap kept 85 MB of it without this.
   malloc_trim(0);

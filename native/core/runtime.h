@@ -67,6 +67,10 @@ class Runtime {
 
   // After a model is gone: free slabs and heap pages go back to the system.
   void ReturnMemory();
+  // After a load: what reading the model took of the heap. Whoever allocates in the part that is looked
+  // at waits meanwhile: with a part of the loading thread that nobody has yet, not a lane that gets it
+  // next.
+  static void ReturnHeap();
 
   // Models alive, for statistics.
   std::vector<std::shared_ptr<Model>> Models();

@@ -1,7 +1,9 @@
 #include "scheduler.h"
 
 #if defined(__linux__)
+#include <signal.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #endif
 
@@ -15,6 +17,7 @@
 #include "clock.h"
 #include "fixture.h"
 #include "processor_share.h"
+#include "throttle.h"
 
 using namespace tercel;
 using namespace tercel::test;
@@ -289,11 +292,137 @@ TEST(SlicesAreAskedForAndNothingElseIsChanged) {
     CHECK(after.runtime == 100'000'000 || after.runtime == before.runtime);
     SetSlice(0);
     CHECK_EQ(read().runtime, before.runtime);
-    Throttle();
+    const std::atomic<int> computing{0};
+    const Throttle throttle(computing, /*lower=*/true);
     const Attributes throttled = read();
     CHECK_EQ(throttled.nice, 19);
     CHECK_EQ(throttled.policy, before.policy);
     CHECK(throttled.runtime == 100'000 || throttled.runtime == before.runtime);
   }).join();
+}
+
+// Computes until `ns` of the thread's own time, or a minute, are over, or `enough` says so.
+template <typename Enough>
+void Compute(int64_t ns, Enough enough) {
+  auto used = [] {
+    timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  };
+  const int64_t start = NowNs(), end = used() + ns;
+  while (used() < end && NowNs() - start < 60'000'000'000 && !enough()) {
+  }
+}
+
+TEST(ThrottledWorkPausesWhileRunsCompute) {
+  std::thread([] {
+    CHECK_EQ(Throttle::PausedNs(), 0);
+    auto never = [] { return false; };
+    {
+      std::atomic<int> computing{0};
+      const Throttle throttle(computing, /*lower=*/false);
+      Compute(5'000'000, never);
+      CHECK_EQ(Throttle::PausedNs(), 0);
+      computing = 2;
+      Compute(60'000'000'000, [] { return Throttle::PausedNs() > 0; });
+      CHECK(Throttle::PausedNs() >= 100'000);
+      computing = 0;
+      Compute(200'000, never);  // a pause that had begun is over
+      const int64_t paused = Throttle::PausedNs();
+      Compute(5'000'000, never);
+      CHECK_EQ(Throttle::PausedNs(), paused);
+    }
+    CHECK_EQ(Throttle::PausedNs(), 0);
+    // Nothing comes later.
+    Compute(2'000'000, never);
+  }).join();
+}
+
+TEST(ThrottledWorkThatIsBehindDoesNotPause) {
+  std::thread([] {
+    std::atomic<int> computing{0};
+    const Throttle throttle(computing, /*lower=*/false);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    computing = 1;
+    // Less than a third of the time.
+    Compute(20'000'000, [] { return false; });
+    CHECK_EQ(Throttle::PausedNs(), 0);
+  }).join();
+}
+
+TEST(ThrottledWorkThatIsMeasuredIsNotInterruptedForAMillisecond) {
+  std::thread([] {
+    const std::atomic<int> computing{1};
+    const Throttle throttle(computing, /*lower=*/false);
+    Compute(60'000'000'000, [] { return Throttle::PausedNs() > 0; });  // ahead of its share
+    bool seen = false;
+    for (int i = 0; i < 1000 && !seen; ++i) {
+      int64_t before = 0, after = 0, took = 0;
+      {
+        const Throttle::Uninterrupted uninterrupted;
+        const int64_t start = NowNs();
+        before = Throttle::PausedNs();
+        Compute(400'000, [] { return false; });
+        after = Throttle::PausedNs();
+        took = NowNs() - start;
+      }
+      if (took > 900'000) continue;  // the machine is busy with others
+      CHECK_EQ(after, before);
+      seen = true;
+    }
+    CHECK(seen);
+    // Interrupted again.
+    const int64_t paused = Throttle::PausedNs();
+    Compute(60'000'000'000, [&] { return Throttle::PausedNs() > paused; });
+    CHECK(Throttle::PausedNs() > paused);
+  }).join();
+}
+
+TEST(AThrottleTakesASignalThatHasNoHandlerAndLeavesTheThreadsMask) {
+  std::thread([] {
+    auto handled = [] {
+      std::vector<int> signals;
+      for (int signal = SIGRTMIN; signal <= SIGRTMAX; ++signal) {
+        struct sigaction action = {};
+        if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_DFL) {
+          signals.push_back(signal);
+        }
+      }
+      return signals;
+    };
+    sigset_t all, after;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    const std::atomic<int> computing{1};
+    for (int i = 0; i < 20; ++i) {
+      const Throttle throttle(computing, /*lower=*/false);
+      Compute(60'000'000'000, [] { return Throttle::PausedNs() > 0; });
+      CHECK(Throttle::PausedNs() > 0);  // unblocked
+    }
+    const std::vector<int> signals = handled();
+    CHECK_EQ(signals.size(), size_t{1});  // whichever thread was throttled first
+    pthread_sigmask(SIG_SETMASK, nullptr, &after);
+    CHECK(sigismember(&after, signals.front()));
+    // Who sends it means nobody here.
+    pthread_sigmask(SIG_UNBLOCK, &all, nullptr);
+    CHECK_EQ(raise(signals.front()), 0);
+  }).join();
+}
+
+TEST(ThrottledReadsAreNotCutShort) {
+  int ends[2];
+  CHECK_EQ(pipe(ends), 0);
+  const std::atomic<int> computing{1};
+  std::thread reader([&] {
+    const Throttle throttle(computing, /*lower=*/false);
+    char byte = 0;
+    CHECK_EQ(read(ends[0], &byte, 1), 1);
+    CHECK_EQ(byte, 'x');
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK_EQ(write(ends[1], "x", 1), 1);
+  reader.join();
+  close(ends[0]);
+  close(ends[1]);
 }
 #endif
