@@ -30,8 +30,6 @@ constexpr long kPauseNs = 100'000;
 // How often it looks where none does: ten times as often took a fifth more time.
 constexpr long kLookNs = 500'000;
 constexpr long kUninterruptedNs = 1'000'000;
-// It gives nothing away while it had less than one of so many nanoseconds since it began.
-constexpr int64_t kLeastShare = 3;
 
 int64_t ThreadNs() {
   timespec used;
@@ -43,7 +41,7 @@ int64_t ThreadNs() {
 
 class Throttle::Timer {
  public:
-  explicit Timer(const std::atomic<int>& computing) : computing_(computing) {}
+  Timer(const std::atomic<int>& computing, int64_t least) : computing_(computing), least_(least) {}
   ~Timer();
 
   // False where the system has no timer or signal to give.
@@ -62,6 +60,7 @@ class Throttle::Timer {
   static thread_local Timer* of_thread_;
 
   const std::atomic<int>& computing_;
+  const int64_t least_;
   int signal_ = 0;  // 0 before Begin
   timer_t timer_ = {};
   sigset_t mask_ = {};  // the thread's before
@@ -84,7 +83,7 @@ void Throttle::Timer::OnSignal(int, siginfo_t* info, void*) {
 
 long Throttle::Timer::GiveWay() {
   const int64_t now = NowNs();
-  const bool is_behind = (ThreadNs() - start_thread_ns_) * kLeastShare < now - start_ns_;
+  const bool is_behind = (ThreadNs() - start_thread_ns_) * least_ < now - start_ns_;
   if (computing_.load(std::memory_order_relaxed) == 0) {
     if (!is_behind) sched_yield();
     return kLookNs;
@@ -153,8 +152,8 @@ Throttle::Timer::~Timer() {
   of_thread_ = nullptr;
 }
 
-Throttle::Throttle(const std::atomic<int>& computing, bool lower)
-    : timer_(std::make_unique<Timer>(computing)) {
+Throttle::Throttle(const std::atomic<int>& computing, bool lower, int64_t least)
+    : timer_(std::make_unique<Timer>(computing, least)) {
   if (lower) {
     (void)setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice);
     SetSlice(kSliceNs);
@@ -179,7 +178,7 @@ Throttle::Uninterrupted::~Uninterrupted() {
 
 class Throttle::Timer {};
 
-Throttle::Throttle(const std::atomic<int>&, bool) {}
+Throttle::Throttle(const std::atomic<int>&, bool, int64_t) {}
 int64_t Throttle::PausedNs() { return 0; }
 Throttle::Uninterrupted::Uninterrupted() = default;
 Throttle::Uninterrupted::~Uninterrupted() = default;

@@ -26,7 +26,8 @@ class Throttle {
  public:
   // `computing`: above 0 while runs compute that shall not be held up. `lower`: the thread gets only
   // what nobody else wants (nice 19, slices of 0.1 ms), and so do threads that it begins, for good.
-  Throttle(const std::atomic<int>& computing, bool lower);
+  // `least`: it gives nothing away while it had less than one of so many nanoseconds.
+  Throttle(const std::atomic<int>& computing, bool lower, int64_t least = 3);
   ~Throttle();
   Throttle(const Throttle&) = delete;
   Throttle& operator=(const Throttle&) = delete;

@@ -314,13 +314,16 @@ void Compute(int64_t ns, Enough enough) {
   }
 }
 
+// However busy the machine is.
+constexpr int64_t kAlways = 1000;
+
 TEST(ThrottledWorkPausesWhileRunsCompute) {
   std::thread([] {
     CHECK_EQ(Throttle::PausedNs(), 0);
     auto never = [] { return false; };
     {
       std::atomic<int> computing{0};
-      const Throttle throttle(computing, /*lower=*/false);
+      const Throttle throttle(computing, /*lower=*/false, kAlways);
       Compute(5'000'000, never);
       CHECK_EQ(Throttle::PausedNs(), 0);
       computing = 2;
@@ -353,7 +356,7 @@ TEST(ThrottledWorkThatIsBehindDoesNotPause) {
 TEST(ThrottledWorkThatIsMeasuredIsNotInterruptedForAMillisecond) {
   std::thread([] {
     const std::atomic<int> computing{1};
-    const Throttle throttle(computing, /*lower=*/false);
+    const Throttle throttle(computing, /*lower=*/false, kAlways);
     Compute(60'000'000'000, [] { return Throttle::PausedNs() > 0; });  // ahead of its share
     bool seen = false;
     for (int i = 0; i < 1000 && !seen; ++i) {
@@ -395,7 +398,7 @@ TEST(AThrottleTakesASignalThatHasNoHandlerAndLeavesTheThreadsMask) {
     pthread_sigmask(SIG_SETMASK, &all, nullptr);
     const std::atomic<int> computing{1};
     for (int i = 0; i < 20; ++i) {
-      const Throttle throttle(computing, /*lower=*/false);
+      const Throttle throttle(computing, /*lower=*/false, kAlways);
       Compute(60'000'000'000, [] { return Throttle::PausedNs() > 0; });
       CHECK(Throttle::PausedNs() > 0);  // unblocked
     }
