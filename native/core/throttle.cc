@@ -27,7 +27,7 @@ constexpr int64_t kSliceNs = 100'000;
 // How long the thread works while runs compute, and how long it then pauses.
 constexpr long kTurnNs = 100'000;
 constexpr long kPauseNs = 100'000;
-// How often it looks where none does: ten times as often took a fifth more time.
+// How often it looks where none does: five times as often took a fifth more time.
 constexpr long kLookNs = 500'000;
 constexpr long kUninterruptedNs = 1'000'000;
 
