@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
-import { ProtoWriter } from '../dist/protocol/protobuf.js';
+import { ProtoWriter } from '../dist/protobuf.js';
 import { Server } from './load.js';
 import { benchCase } from './models.js';
 import { median, print, ratios, show, type Bar } from './statistics.js';

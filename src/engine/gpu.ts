@@ -1,7 +1,7 @@
 // How a model runs on a GPU: options checked, and written out for the providers and the scheduler.
 import type { NativeLoadOptions } from '../native.js';
 import type { BatchingOptions, GpuOptions, ModelOptions } from '../types.js';
-import { failOption, knownOptions, wholeOption } from './check.js';
+import { failOption, knownOptions, wholeOption } from '../options/validate.js';
 
 const DEFAULT_SLOTS = 2;
 

@@ -5,7 +5,7 @@ import { resolve as absolute } from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
-import { failOption, knownOptions } from './check.js';
+import { failOption, knownOptions } from '../options/validate.js';
 import { enterBuild, keepsEngines } from './engine-cache.js';
 import { checkGpu, gpuLoadOptions, gpuProvider } from './gpu.js';
 import { task } from './mailbox.js';

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
 import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
-import { failOption, knownOptions, wholeOption } from './check.js';
+import { failOption, knownOptions, wholeOption } from '../options/validate.js';
 import { deviceRows, gpuLanes } from './gpu.js';
 
 /** Rows of a batch when a latency target is to choose, and nothing else limits it. */

@@ -2,7 +2,7 @@
 import http2 from 'node:http2';
 import { encodeRequest } from '../client/codec.js';
 import { InvalidInputError, ModelError } from '../errors.js';
-import { ProtoReader, ProtoWriter } from '../protocol/protobuf.js';
+import { ProtoReader, ProtoWriter } from '../protobuf.js';
 import { tensorProto } from '../protocol/tfs-grpc.js';
 import { tfTypes } from '../protocol/tfs-model.js';
 import { bytesOf, datatypeOf, dtypeOfName } from '../protocol/v2-tensors.js';

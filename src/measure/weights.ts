@@ -2,7 +2,7 @@
 // Source: onnx.proto3, ModelProto.graph (7), GraphProto.initializer (5), TensorProto.dims (1), data_type (2).
 import { readFileSync } from 'node:fs';
 import { InvalidInputError } from '../errors.js';
-import { LENGTH, ProtoReader } from '../protocol/protobuf.js';
+import { LENGTH, ProtoReader } from '../protobuf.js';
 import { bytesPerElement, dtypeFromCode } from '../tensor.js';
 
 /**

@@ -17,7 +17,7 @@ import {
   ProtoWriter,
   varintBytes,
   writeVarint,
-} from './protobuf.js';
+} from '../protobuf.js';
 import { tfTypes } from './tfs-model.js';
 import { SIGNATURE, checkSignature } from './tfs.js';
 import { textOf } from './v2-tensors.js';

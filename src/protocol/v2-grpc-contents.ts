@@ -2,7 +2,7 @@
 // Field numbers: schema/inference.proto.
 import { InvalidInputError } from '../errors.js';
 import { bytesPerElement, viewOf, type DataByDType, type DType } from '../tensor.js';
-import type { ProtoReader } from './protobuf.js';
+import type { ProtoReader } from '../protobuf.js';
 import { datatypeOf, textOf } from './v2-tensors.js';
 
 const contentsFields: Readonly<Record<DType, number>> = {

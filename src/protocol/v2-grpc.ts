@@ -19,7 +19,7 @@ import {
   ProtoWriter,
   varintBytes,
   writeVarint,
-} from './protobuf.js';
+} from '../protobuf.js';
 import {
   answerOutputs,
   elementsInSpan,

@@ -11,7 +11,7 @@ import {
 } from '../../dist/engine/json.js';
 import { parseConfig, parseOverride } from '../../dist/engine/config/read.js';
 import { InvalidInputError } from '../../dist/errors.js';
-import { ProtoWriter } from '../../dist/protocol/protobuf.js';
+import { ProtoWriter } from '../../dist/protobuf.js';
 import { decodeGrpcPredict, encodeGrpcPredict, tensorProto } from '../../dist/protocol/tfs-grpc.js';
 import { decodeExamples } from '../../dist/protocol/tfs-examples.js';
 import { decodePredict, encodePredict } from '../../dist/protocol/tfs.js';

@@ -2,7 +2,7 @@
 // message, not a copy.
 //
 // Source: https://protobuf.dev/programming-guides/encoding/
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from './errors.js';
 
 export const VARINT = 0;
 export const FIXED64 = 1;
