@@ -9,7 +9,7 @@ import {
   parseCarved,
   parseNumbers,
   printJson,
-} from '../dist/engine/json.js'; // of the build: an environment has one addon
+} from '../dist/runtime/json-carve.js'; // of the build: an environment has one addon
 import type { Tensor } from '../src/index.js';
 import { jsonRequest, load, Server } from './load.js';
 import { benchCase } from './models.js';

@@ -1,9 +1,9 @@
-export { Binding, type BindOptions, type BindShapes } from './engine/binding.js';
-export { DeviceTensor } from './engine/device-tensor.js';
+export { Binding, type BindOptions, type BindShapes } from './runtime/binding.js';
+export { DeviceTensor } from './runtime/device-tensor.js';
 export { loadModel } from './engine/load.js';
-export { type OutputSelection } from './engine/marshal.js';
-export { Model, type Inputs } from './engine/model.js';
-export { type RunOptions, type RunSyncOptions } from './engine/run-options.js';
+export { type OutputSelection } from './runtime/marshal.js';
+export { Model, type Inputs } from './runtime/model.js';
+export { type RunOptions, type RunSyncOptions } from './runtime/run-options.js';
 export {
   allocate,
   availableProviders,
@@ -12,7 +12,7 @@ export {
   registerProvider,
   stats,
   trim,
-} from './engine/runtime.js';
+} from './runtime/runtime.js';
 export * from './errors.js';
 export {
   type DataByDType,
@@ -54,7 +54,7 @@ export {
 } from './engine/repository.js';
 export type { ModelConfig } from './engine/config/model-config.js';
 export type { LoadOverride } from './engine/model-folder.js';
-export { SharedMemory, type SharedRegion } from './engine/shared-memory.js';
+export { SharedMemory, type SharedRegion } from './runtime/shared-memory.js';
 export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
 export { GrpcServer } from './server/grpc-server.js';
 export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/tfs-grpc.js';

@@ -4,8 +4,8 @@
 // backend's priority is negative: other users of onnxruntime-common in the process never see it.
 import * as common from 'onnxruntime-common';
 import { loadModel } from './engine/load.js';
-import type { Model } from './engine/model.js';
-import { stats } from './engine/runtime.js';
+import type { Model } from './runtime/model.js';
+import { stats } from './runtime/runtime.js';
 import type { Tensor as TercelTensor } from './tensor.js';
 import type { ModelOptions, ProviderSpec, ValueMetadata } from './types.js';
 

@@ -5,7 +5,7 @@
 //   {name: {dtype, shape}}, filled with ones
 import { allocate, loadModel, stats } from 'tercel';
 // Of the build, as the package: an environment has one.
-import { allocationsOf } from '../../dist/engine/observe.js';
+import { allocationsOf } from '../../dist/runtime/observe.js';
 import { native } from '../../dist/native.js';
 
 const RUNS = 3;

@@ -1,4 +1,4 @@
-// ModelHandle: one JS environment's hold on a Model. src/engine/model.ts is the class around it.
+// ModelHandle: one JS environment's hold on a Model. src/runtime/model.ts is the class around it.
 #pragma once
 
 #include <array>

@@ -345,7 +345,7 @@ bool SetProperty(napi_env env, napi_value object, const char* name, napi_value v
   return value && Ok(napi_set_named_property(env, object, name, value));
 }
 
-// {dtype, shape, data}, {sequence: [...]} or {keys, values}; src/engine/marshal.ts makes the rest.
+// {dtype, shape, data}, {sequence: [...]} or {keys, values}; src/runtime/marshal.ts makes the rest.
 napi_value NestedToJs(napi_env env, Runtime* runtime, const OrtValue* value, Status* status) {
   int kind = 0;
   *status = ToStatus(ort.GetValueType(value, &kind), Code::kRun);

@@ -2,7 +2,7 @@
 //
 // Shapes cross the boundary in one Float64Array, "meta", which JS writes before a call and native code
 // writes before it returns: reading ten numbers there costs less than one property read through
-// Node-API. JS (src/engine/marshal.ts) is the other side of this layout.
+// Node-API. JS (src/runtime/marshal.ts) is the other side of this layout.
 //
 //   request   [0] inputs  [1] outputs  [2] flags  [3] priority  [4] timeout ms  [5] slot
 //     from kMetaBody, per input:   index, dtype, rank, dims...

@@ -3,7 +3,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { createEngine } from '../engine/engine.js';
 import type { ControlMode, RepositoryEvent } from '../engine/repository.js';
 import { TercelError } from '../errors.js';
-import { SharedMemory } from '../engine/shared-memory.js';
+import { SharedMemory } from '../runtime/shared-memory.js';
 import { createGrpcServer } from '../server/grpc.js';
 import { Logging } from '../server/logging.js';
 import { createServer } from '../server/server.js';

@@ -3,8 +3,8 @@ import { native, type NativeBareLoop } from '../native.js';
 import { dtypeCodes, type Tensor } from '../tensor.js';
 import type { ModelOptions } from '../types.js';
 import { nativeOptions } from './load.js';
-import { task } from './mailbox.js';
-import { startRuntime } from './runtime.js';
+import { task } from '../runtime/mailbox.js';
+import { startRuntime } from '../runtime/runtime.js';
 
 export interface BareRuns {
   runs: number;

@@ -18,9 +18,9 @@ import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native } from '../native.js';
 import type { ModelOptions, ProviderSpec } from '../types.js';
-import { isTensorRt } from './gpu.js';
-import type { Model } from './model.js';
-import { startRuntime, stats } from './runtime.js';
+import { isTensorRt } from '../runtime/gpu-options.js';
+import type { Model } from '../runtime/model.js';
+import { startRuntime, stats } from '../runtime/runtime.js';
 
 /** Changed when what is in a folder means something else. */
 const FORMAT = 1;

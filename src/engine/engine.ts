@@ -7,10 +7,10 @@ import { checkDeclared } from './config/declared.js';
 import { emptyConfig, type ModelConfig } from './config/model-config.js';
 import { enterBuild, keepsEngines } from './engine-cache.js';
 import { loadShared } from './load.js';
-import type { Inputs, Model } from './model.js';
+import type { Inputs, Model } from '../runtime/model.js';
 import { Repository, type RepositoryOptions } from './repository.js';
-import type { RunOptions } from './run-options.js';
-import { startRuntime, stats } from './runtime.js';
+import type { RunOptions } from '../runtime/run-options.js';
+import { startRuntime, stats } from '../runtime/runtime.js';
 import { warm } from './warm-up.js';
 
 /** A model under a name and a version, loaded and warmed. */

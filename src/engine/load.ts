@@ -7,11 +7,11 @@ import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
 import { failOption, knownOptions } from '../options/validate.js';
 import { enterBuild, keepsEngines } from './engine-cache.js';
-import { checkGpu, gpuLoadOptions, gpuProvider } from './gpu.js';
-import { task } from './mailbox.js';
-import { Model } from './model.js';
-import { checkBatching, defaultLanes } from './policy.js';
-import { logLevelCode, startRuntime } from './runtime.js';
+import { checkGpu, gpuLoadOptions, gpuProvider } from '../runtime/gpu-options.js';
+import { task } from '../runtime/mailbox.js';
+import { Model } from '../runtime/model.js';
+import { checkBatching, defaultLanes } from '../runtime/scheduling.js';
+import { logLevelCode, startRuntime } from '../runtime/runtime.js';
 import { warm } from './warm-up.js';
 
 const graphLevels = { none: 0, basic: 1, extended: 2, layout: 3, all: 99 } as const;

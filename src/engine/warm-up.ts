@@ -4,9 +4,9 @@ import { InvalidInputError } from '../errors.js';
 import type { NativeSample } from '../native.js';
 import { bytesPerElement, countElements, dtypeCodes } from '../tensor.js';
 import type { BatchingOptions, GpuOptions, ValueMetadata, WarmUpSample } from '../types.js';
-import { bucketSizes, deviceRows } from './gpu.js';
-import type { Model } from './model.js';
-import { checkBatching, defaultLanes, mostRows } from './policy.js';
+import { bucketSizes, deviceRows } from '../runtime/gpu-options.js';
+import type { Model } from '../runtime/model.js';
+import { checkBatching, defaultLanes, mostRows } from '../runtime/scheduling.js';
 
 /** What dynamic dimensions behind the first are tried with where nothing says: the first that runs. */
 const GUESSED_DIMENSIONS = [64, 224, 16, 1];

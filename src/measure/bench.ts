@@ -4,8 +4,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { InvalidInputError } from '../errors.js';
 import type { ModelOptions } from '../types.js';
-import { defaultLanes } from '../engine/policy.js';
-import { startRuntime } from '../engine/runtime.js';
+import { defaultLanes } from '../runtime/scheduling.js';
+import { startRuntime } from '../runtime/runtime.js';
 import type { BenchDocument } from './document.js';
 import { fitModels } from './fit.js';
 import {

@@ -1,5 +1,5 @@
 // Loads on HTTP servers, by the native generator: native/core/http_load.h.
-import { task } from '../engine/mailbox.js';
+import { task } from '../runtime/mailbox.js';
 import { InvalidInputError } from '../errors.js';
 import { native, type NativeHttpLoadResult } from '../native.js';
 import { Histogram } from './histogram.js';

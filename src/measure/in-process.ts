@@ -4,7 +4,7 @@ import { createReadStream, existsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { BareLoop } from '../engine/bare-loop.js';
 import { loadModel } from '../engine/load.js';
-import type { Model } from '../engine/model.js';
+import type { Model } from '../runtime/model.js';
 import { InvalidInputError } from '../errors.js';
 import type { ModelOptions } from '../types.js';
 import { CallSubject } from './call-load.js';

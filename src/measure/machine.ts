@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import os from 'node:os';
-import { stats } from '../engine/runtime.js';
+import { stats } from '../runtime/runtime.js';
 import { version } from '../version.js';
 
 /** What of a processor's features matters to kernels. */

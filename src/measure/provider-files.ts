@@ -17,7 +17,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { unzipSync } from 'fflate';
 import { InvalidInputError, ModelError } from '../errors.js';
-import { libraryFile } from '../engine/runtime.js';
+import { libraryFile } from '../runtime/runtime.js';
 
 const PROVIDER_FILE = /^libonnxruntime_providers_[a-z]+\.so$/;
 

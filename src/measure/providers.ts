@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidInputError } from '../errors.js';
-import { availableProviders, libraryFile, stats } from '../engine/runtime.js';
+import { availableProviders, libraryFile, stats } from '../runtime/runtime.js';
 import type { ProviderDevice } from '../types.js';
 import { version } from '../version.js';
 import { gpus, type Machine } from './machine.js';

@@ -1,7 +1,7 @@
 // Where a request's time goes, from its bytes to the bytes of its answer: one at a time, on a lane.
 import { encodeRequest } from '../client/codec.js';
 import { loadModel } from '../engine/load.js';
-import { parseCarved, printJson } from '../engine/json.js';
+import { parseCarved, printJson } from '../runtime/json-carve.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
 import type { Tensor } from '../tensor.js';
 import type { ModelOptions } from '../types.js';

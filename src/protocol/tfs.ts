@@ -9,7 +9,7 @@ import {
   shapeOf,
   type ArraySpan,
   type CarvedJson,
-} from '../engine/json.js';
+} from '../runtime/json-carve.js';
 import { InvalidInputError } from '../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
 import type { ValueMetadata } from '../types.js';

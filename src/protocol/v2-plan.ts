@@ -9,7 +9,7 @@ import {
   type CarvedJson,
   type CarvedText,
   type JsonTemplate,
-} from '../engine/json.js';
+} from '../runtime/json-carve.js';
 import type { DType, Tensor } from '../tensor.js';
 import type { InferResponse } from './v2.js';
 import type { InferRequest } from './v2-request.js';

@@ -10,7 +10,7 @@ import {
   type CarvedJson,
   type Later,
   type JsonTemplate,
-} from '../engine/json.js';
+} from '../runtime/json-carve.js';
 import { InvalidInputError } from '../errors.js';
 import {
   bytesPerElement,

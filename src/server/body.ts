@@ -1,8 +1,8 @@
 // Gathers a request's body: the JSON part, and the tensors behind it straight into the arena.
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
-import { parseCarved, type CarvedJson } from '../engine/json.js';
-import { allocate } from '../engine/runtime.js';
+import { parseCarved, type CarvedJson } from '../runtime/json-carve.js';
+import { allocate } from '../runtime/runtime.js';
 import { InvalidInputError } from '../errors.js';
 import { HttpError } from './errors.js';
 import { HEADER_LENGTH } from './request-head.js';

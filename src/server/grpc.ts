@@ -4,7 +4,7 @@ import type { Engine } from '../engine/engine.js';
 import { InvalidInputError } from '../errors.js';
 import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2-model.js';
 import { NO_SHARED_MEMORY, type RegionSpan } from '../protocol/v2-request.js';
-import type { SharedMemory } from '../engine/shared-memory.js';
+import type { SharedMemory } from '../runtime/shared-memory.js';
 import { Arrivals } from './arrivals.js';
 import {
   checkControl,

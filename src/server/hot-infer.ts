@@ -1,9 +1,9 @@
 // Infer requests, from bytes to bytes: what the hot route and the wire have in common.
 //
 // Nothing here knows HTTP: a request is a target and two spans of bytes, an answer goes to a Reply.
-import { carve, parseEnvelope } from '../engine/json.js';
+import { carve, parseEnvelope } from '../runtime/json-carve.js';
 import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
-import { readPriority, readTimeout } from '../engine/run-options.js';
+import { readPriority, readTimeout } from '../runtime/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
 import type { InferRequest, Regions } from '../protocol/v2-request.js';

@@ -1,7 +1,7 @@
 // The v2 routes of models: metadata, readiness, configuration, statistics, infer.
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
-import { printJsonLater, type Later } from '../engine/json.js';
+import { printJsonLater, type Later } from '../runtime/json-carve.js';
 import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
 import {
   modelConfiguration,

@@ -1,7 +1,7 @@
 // A model watched while it serves: what it does, and where its requests' time and memory go.
 import type { FastifyInstance } from 'fastify';
 import type { Engine } from '../engine/engine.js';
-import { observe } from '../engine/observe.js';
+import { observe } from '../runtime/observe.js';
 import { InvalidInputError } from '../errors.js';
 import { HttpError } from './errors.js';
 import { find, goneSignal, modelRoutes, type ModelParams } from './models.js';

@@ -10,7 +10,7 @@ import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } f
 import type { Engine } from '../engine/engine.js';
 import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
-import type { SharedMemory } from '../engine/shared-memory.js';
+import type { SharedMemory } from '../runtime/shared-memory.js';
 import { isDescribed, openApiDocument } from '../protocol/openapi.js';
 import type { RegionSpan } from '../protocol/v2-request.js';
 import { addControlRoutes, checkControl, guard, type ControlOptions } from './control.js';

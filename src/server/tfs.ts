@@ -1,7 +1,7 @@
 // TensorFlow Serving's REST routes, under /v1.
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { parseCarved } from '../engine/json.js';
+import { parseCarved } from '../runtime/json-carve.js';
 import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
 import {
   classesOf,

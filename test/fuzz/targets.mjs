@@ -8,7 +8,7 @@ import {
   parseCarved,
   parseEnvelope,
   parseNumbers,
-} from '../../dist/engine/json.js';
+} from '../../dist/runtime/json-carve.js';
 import { parseConfig, parseOverride } from '../../dist/engine/config/read.js';
 import { InvalidInputError } from '../../dist/errors.js';
 import { ProtoWriter } from '../../dist/protobuf.js';

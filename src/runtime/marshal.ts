@@ -1,6 +1,6 @@
 // Tensors <-> the addon: the JS side of the layout in native/addon/values.h.
 import { InvalidInputError } from '../errors.js';
-import { ArraySpan } from './json.js';
+import { ArraySpan } from './json-carve.js';
 import { native, type NativeType, type NativeValue } from '../native.js';
 import {
   viewBits,

@@ -5,7 +5,7 @@ import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
 import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
 import { failOption, knownOptions, wholeOption } from '../options/validate.js';
-import { deviceRows, gpuLanes } from './gpu.js';
+import { deviceRows, gpuLanes } from './gpu-options.js';
 
 /** Rows of a batch when a latency target is to choose, and nothing else limits it. */
 const TARGET_MAX_BATCH = 128;
