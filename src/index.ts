@@ -1,6 +1,6 @@
 export { Binding, type BindOptions, type BindShapes } from './runtime/binding.js';
 export { DeviceTensor } from './runtime/device-tensor.js';
-export { loadModel } from './engine/load.js';
+export { loadModel } from './catalog/loader.js';
 export { type OutputSelection } from './runtime/marshal.js';
 export { Model, type Inputs } from './runtime/model.js';
 export { type RunOptions, type RunSyncOptions } from './runtime/run-options.js';
@@ -52,7 +52,7 @@ export {
   type RepositoryEvent,
   type RepositoryOptions,
 } from './engine/repository.js';
-export type { ModelConfig } from './engine/config/model-config.js';
+export type { ModelConfig } from './catalog/model-config.js';
 export type { LoadOverride } from './engine/model-folder.js';
 export { SharedMemory, type SharedRegion } from './runtime/shared-memory.js';
 export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';

@@ -3,7 +3,7 @@
 // Everything is onnxruntime-common's own code; only where it would pick a backend, it gets ours. The
 // backend's priority is negative: other users of onnxruntime-common in the process never see it.
 import * as common from 'onnxruntime-common';
-import { loadModel } from './engine/load.js';
+import { loadModel } from './catalog/loader.js';
 import type { Model } from './runtime/model.js';
 import { stats } from './runtime/runtime.js';
 import type { Tensor as TercelTensor } from './tensor.js';

@@ -8,7 +8,7 @@
 namespace tercel::addon {
 
 SchedulerOptions ReadSchedulerOptions(const Napi::Object& object);
-// All of what src/engine/load.ts writes.
+// All of what src/catalog/loader.ts writes.
 ModelOptions ReadModelOptions(const Napi::Object& object);
 
 }  // namespace tercel::addon

@@ -3,15 +3,15 @@ import { ClosedError, InvalidInputError } from '../errors.js';
 import { native } from '../native.js';
 import type { Tensor } from '../tensor.js';
 import type { EngineStats, ModelOptions, WarmUpSample } from '../types.js';
-import { checkDeclared } from './config/declared.js';
-import { emptyConfig, type ModelConfig } from './config/model-config.js';
-import { enterBuild, keepsEngines } from './engine-cache.js';
-import { loadShared } from './load.js';
+import { checkDeclared } from '../catalog/declared.js';
+import { emptyConfig, type ModelConfig } from '../catalog/model-config.js';
+import { enterBuild, keepsEngines } from '../catalog/tensorrt-cache.js';
+import { loadShared } from '../catalog/loader.js';
 import type { Inputs, Model } from '../runtime/model.js';
 import { Repository, type RepositoryOptions } from './repository.js';
 import type { RunOptions } from '../runtime/run-options.js';
 import { startRuntime, stats } from '../runtime/runtime.js';
-import { warm } from './warm-up.js';
+import { warm } from '../catalog/warm-up.js';
 
 /** A model under a name and a version, loaded and warmed. */
 export interface Servable {

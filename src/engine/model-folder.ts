@@ -8,7 +8,7 @@ import {
   emptyConfig,
   type ModelConfig,
   type WarmUpConfig,
-} from './config/model-config.js';
+} from '../catalog/model-config.js';
 
 /** What a load call may bring. */
 export interface LoadOverride {

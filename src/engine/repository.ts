@@ -5,9 +5,9 @@
 import path from 'node:path';
 import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
 import type { ModelOptions } from '../types.js';
-import type { ModelConfig, VersionPolicy } from './config/model-config.js';
+import type { ModelConfig, VersionPolicy } from '../catalog/model-config.js';
 import { Beside } from './beside.js';
-import { hasEngines, keepsEngines, withoutTensorRt } from './engine-cache.js';
+import { hasEngines, keepsEngines, withoutTensorRt } from '../catalog/tensorrt-cache.js';
 import type { Engine, Servable } from './engine.js';
 import { checkLoadCall } from './load-call.js';
 import {

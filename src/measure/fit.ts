@@ -10,7 +10,7 @@
 // with all four of 0 or more, by least squares of relative errors. It is measured with as many runs side
 // by side as the processors allow, as a server under load has them.
 import os from 'node:os';
-import { loadModel } from '../engine/load.js';
+import { loadModel } from '../catalog/loader.js';
 import { countElements } from '../tensor.js';
 import type { BenchPlan } from './bench.js';
 import type { BenchFit, BenchPoint } from './document.js';

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { BareLoop } from '../engine/bare-loop.js';
-import { loadModel } from '../engine/load.js';
+import { loadModel } from '../catalog/loader.js';
 import type { Model } from '../runtime/model.js';
 import { InvalidInputError } from '../errors.js';
 import type { ModelOptions } from '../types.js';

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { loadModel } from '../engine/load.js';
+import { loadModel } from '../catalog/loader.js';
 import { task } from '../runtime/mailbox.js';
 import type { Model } from '../runtime/model.js';
 import { startRuntime, trim } from '../runtime/runtime.js';

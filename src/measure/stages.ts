@@ -1,6 +1,6 @@
 // Where a request's time goes, from its bytes to the bytes of its answer: one at a time, on a lane.
 import { encodeRequest } from '../client/codec.js';
-import { loadModel } from '../engine/load.js';
+import { loadModel } from '../catalog/loader.js';
 import { parseCarved, printJson } from '../runtime/json-carve.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
 import type { Tensor } from '../tensor.js';

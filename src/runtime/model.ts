@@ -25,7 +25,7 @@ import {
   type RunOptions,
   type RunSyncOptions,
 } from './run-options.js';
-import type { WarmUpResult } from '../engine/warm-up.js';
+import type { WarmUpResult } from '../catalog/warm-up.js';
 
 /** Inputs by name. Sequences are arrays of tensors; an optional input may be null or left out. */
 export type Inputs = Readonly<Record<string, Value>>;

@@ -1,6 +1,6 @@
 // Reads a model's configuration, whichever form it has.
 import { InvalidInputError } from '../../errors.js';
-import type { ModelConfig } from './model-config.js';
+import type { ModelConfig } from '../../catalog/model-config.js';
 import { parseModelJson } from './schema.js';
 import { parseTritonJson, parseTritonText } from './triton.js';
 

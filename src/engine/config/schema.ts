@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { InvalidInputError } from '../../errors.js';
 import { dtypeCodes, type DType } from '../../tensor.js';
-import { emptyConfig, type ModelConfig } from './model-config.js';
+import { emptyConfig, type ModelConfig } from '../../catalog/model-config.js';
 
 const whole = (least: number): z.ZodNumber => z.int().min(least);
 const dtype = z.enum(Object.keys(dtypeCodes) as [DType, ...DType[]]);

@@ -10,7 +10,7 @@ import {
   type DeclaredValue,
   type ModelConfig,
   type WarmUpConfig,
-} from './model-config.js';
+} from '../../catalog/model-config.js';
 import { fromJson, parseTextFormat, type TextMessage, type TextValue } from './pbtxt.js';
 
 const dtypes: Readonly<Record<string, DType>> = {

@@ -1,6 +1,6 @@
 // Holds a configuration against the model that it is for.
-import { ModelError } from '../../errors.js';
-import type { Model } from '../../runtime/model.js';
+import { ModelError } from '../errors.js';
+import type { Model } from '../runtime/model.js';
 import type { ModelConfig } from './model-config.js';
 
 /**

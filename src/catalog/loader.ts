@@ -6,7 +6,7 @@ import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
 import type { ModelOptions } from '../types.js';
 import { failOption, knownOptions } from '../options/validate.js';
-import { enterBuild, keepsEngines } from './engine-cache.js';
+import { enterBuild, keepsEngines } from './tensorrt-cache.js';
 import { checkGpu, gpuLoadOptions, gpuProvider } from '../runtime/gpu-options.js';
 import { task } from '../runtime/mailbox.js';
 import { Model } from '../runtime/model.js';
