@@ -1,6 +1,6 @@
 // Writes the JSON Schemas of model.json and of bench results from the schemas in the source: npm run schema
 import { writeFileSync } from 'node:fs';
-import { modelJsonSchema } from '../dist/engine/config/schema.js';
+import { modelJsonSchema } from '../dist/repository/config/schema.js';
 import { benchJsonSchema } from '../dist/measure/document.js';
 
 for (const [name, schema] of [

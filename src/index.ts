@@ -44,16 +44,16 @@ export {
   type EngineOptions,
   type InferOptions,
   type Servable,
-} from './engine/engine.js';
+} from './engine.js';
 export {
   Repository,
   type ControlMode,
   type IndexEntry,
   type RepositoryEvent,
   type RepositoryOptions,
-} from './engine/repository.js';
+} from './repository/repository.js';
 export type { ModelConfig } from './catalog/model-config.js';
-export type { LoadOverride } from './engine/model-folder.js';
+export type { LoadOverride } from './repository/folder.js';
 export { SharedMemory, type SharedRegion } from './runtime/shared-memory.js';
 export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
 export { GrpcServer } from './server/grpc-server.js';

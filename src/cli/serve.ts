@@ -1,7 +1,7 @@
 // tercel serve: parses, prints, starts and stops.
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { createEngine } from '../engine/engine.js';
-import type { ControlMode, RepositoryEvent } from '../engine/repository.js';
+import { createEngine } from '../engine.js';
+import type { ControlMode, RepositoryEvent } from '../repository/repository.js';
 import { TercelError } from '../errors.js';
 import { SharedMemory } from '../runtime/shared-memory.js';
 import { createGrpcServer } from '../server/grpc.js';

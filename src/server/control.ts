@@ -2,8 +2,8 @@
 import { timingSafeEqual } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { Engine } from '../engine/engine.js';
-import type { IndexEntry, Repository } from '../engine/repository.js';
+import type { Engine } from '../engine.js';
+import type { IndexEntry, Repository } from '../repository/repository.js';
 import { InvalidInputError } from '../errors.js';
 import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2-model.js';
 import type { InferBody } from './body.js';

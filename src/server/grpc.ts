@@ -1,6 +1,6 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { Engine } from '../engine/engine.js';
+import type { Engine } from '../engine.js';
 import { InvalidInputError } from '../errors.js';
 import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2-model.js';
 import { NO_SHARED_MEMORY, type RegionSpan } from '../protocol/v2-request.js';

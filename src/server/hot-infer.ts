@@ -2,7 +2,7 @@
 //
 // Nothing here knows HTTP: a request is a target and two spans of bytes, an answer goes to a Reply.
 import { carve, parseEnvelope } from '../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
+import { withDefaults, type Engine, type Servable } from '../engine.js';
 import { readPriority, readTimeout } from '../runtime/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';

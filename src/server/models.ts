@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { printJsonLater, type Later } from '../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
+import { withDefaults, type Engine, type Servable } from '../engine.js';
 import {
   modelConfiguration,
   modelMetadata,

@@ -1,6 +1,6 @@
 // A model watched while it serves: what it does, and where its requests' time and memory go.
 import type { FastifyInstance } from 'fastify';
-import type { Engine } from '../engine/engine.js';
+import type { Engine } from '../engine.js';
 import { observe } from '../runtime/observe.js';
 import { InvalidInputError } from '../errors.js';
 import { HttpError } from './errors.js';

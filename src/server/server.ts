@@ -7,7 +7,7 @@ import {
 import { createRequire } from 'node:module';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
-import type { Engine } from '../engine/engine.js';
+import type { Engine } from '../engine.js';
 import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
 import type { SharedMemory } from '../runtime/shared-memory.js';

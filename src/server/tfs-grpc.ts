@@ -1,7 +1,7 @@
 // The gRPC server of TensorFlow Serving's protocol: PredictionService and ModelService.
 import path from 'node:path';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import type { Engine, Servable } from '../engine/engine.js';
+import type { Engine, Servable } from '../engine.js';
 import { InvalidInputError } from '../errors.js';
 import { textOf } from '../protocol/v2-tensors.js';
 import { decodeGrpcPredict, encodeGrpcPredict } from '../protocol/tfs-grpc.js';

@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { parseCarved } from '../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../engine/engine.js';
+import { withDefaults, type Engine, type Servable } from '../engine.js';
 import {
   classesOf,
   decodeExamples,

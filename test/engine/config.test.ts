@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { parseTextFormat } from '../../src/engine/config/pbtxt.js';
-import { parseOverride } from '../../src/engine/config/read.js';
-import { modelJsonSchema, parseModelJson } from '../../src/engine/config/schema.js';
-import { parseTritonText } from '../../src/engine/config/triton.js';
+import { parseTextFormat } from '../../src/repository/config/pbtxt.js';
+import { parseOverride } from '../../src/repository/config/read.js';
+import { modelJsonSchema, parseModelJson } from '../../src/repository/config/schema.js';
+import { parseTritonText } from '../../src/repository/config/triton.js';
 import type { ModelOptions } from '../../src/types.js';
 
 const json = (value: unknown): ReturnType<typeof parseModelJson> =>

@@ -9,7 +9,7 @@ import {
   parseEnvelope,
   parseNumbers,
 } from '../../dist/runtime/json-carve.js';
-import { parseConfig, parseOverride } from '../../dist/engine/config/read.js';
+import { parseConfig, parseOverride } from '../../dist/repository/config/read.js';
 import { InvalidInputError } from '../../dist/errors.js';
 import { ProtoWriter } from '../../dist/protobuf.js';
 import { decodeGrpcPredict, encodeGrpcPredict, tensorProto } from '../../dist/protocol/tfs-grpc.js';

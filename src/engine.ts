@@ -1,17 +1,17 @@
 // The engine: models by name and version.
-import { ClosedError, InvalidInputError } from '../errors.js';
-import { native } from '../native.js';
-import type { Tensor } from '../tensor.js';
-import type { EngineStats, ModelOptions, WarmUpSample } from '../types.js';
-import { checkDeclared } from '../catalog/declared.js';
-import { emptyConfig, type ModelConfig } from '../catalog/model-config.js';
-import { enterBuild, keepsEngines } from '../catalog/tensorrt-cache.js';
-import { loadShared } from '../catalog/loader.js';
-import type { Inputs, Model } from '../runtime/model.js';
-import { Repository, type RepositoryOptions } from './repository.js';
-import type { RunOptions } from '../runtime/run-options.js';
-import { startRuntime, stats } from '../runtime/runtime.js';
-import { warm } from '../catalog/warm-up.js';
+import { ClosedError, InvalidInputError } from './errors.js';
+import { native } from './native.js';
+import type { Tensor } from './tensor.js';
+import type { EngineStats, ModelOptions, WarmUpSample } from './types.js';
+import { checkDeclared } from './catalog/declared.js';
+import { emptyConfig, type ModelConfig } from './catalog/model-config.js';
+import { enterBuild, keepsEngines } from './catalog/tensorrt-cache.js';
+import { loadShared } from './catalog/loader.js';
+import type { Inputs, Model } from './runtime/model.js';
+import { Repository, type RepositoryOptions } from './repository/repository.js';
+import type { RunOptions } from './runtime/run-options.js';
+import { startRuntime, stats } from './runtime/runtime.js';
+import { warm } from './catalog/warm-up.js';
 
 /** A model under a name and a version, loaded and warmed. */
 export interface Servable {

@@ -6,17 +6,17 @@ import path from 'node:path';
 import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
 import type { ModelOptions } from '../types.js';
 import type { ModelConfig, VersionPolicy } from '../catalog/model-config.js';
-import { Beside } from './beside.js';
+import { Beside } from './background-loads.js';
 import { hasEngines, keepsEngines, withoutTensorRt } from '../catalog/tensorrt-cache.js';
-import type { Engine, Servable } from './engine.js';
-import { checkLoadCall } from './load-call.js';
+import type { Engine, Servable } from '../engine.js';
+import { checkLoadCall } from './load-override.js';
 import {
   ModelFolder,
   reasonOf,
   scanModels,
   type LoadOverride,
   type NumberedOverride,
-} from './model-folder.js';
+} from './folder.js';
 
 /** When models are loaded and unloaded. */
 export type ControlMode = 'none' | 'poll' | 'explicit';
