@@ -1,6 +1,6 @@
 // What the client sends and reads: the Open Inference Protocol v2, binary or JSON. No I/O.
 import { InvalidInputError, TercelError } from '../errors.js';
-import { bytesOf, datatypeOf, dtypeOfName, elementsFromBinary } from '../protocol/v2-tensors.js';
+import { bytesOf, datatypeOf, dtypeOfName, elementsFromBinary } from '../protocol/v2/datatypes.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
 
 /** An output as a request may ask for it. */

@@ -1,5 +1,5 @@
 // TypeScript types of models, from their metadata.
-import { dtypeOfName } from '../protocol/v2-tensors.js';
+import { dtypeOfName } from '../protocol/v2/datatypes.js';
 import type { ModelMetadata, TensorMetadata } from './client.js';
 
 const isName = /^[A-Za-z_$][\w$]*$/;

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidInputError } from '../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
-import { dtypeOfName } from '../protocol/v2-tensors.js';
+import { dtypeOfName } from '../protocol/v2/datatypes.js';
 import { randomOf } from './load.js';
 import { readNpy, readNpz } from './npy.js';
 

@@ -2,7 +2,7 @@
 import { encodeRequest } from '../client/codec.js';
 import { loadModel } from '../catalog/loader.js';
 import { parseCarved, printJson } from '../runtime/json-carve.js';
-import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
+import { decodeInferRequest, encodeInferResponse } from '../protocol/v2/rest.js';
 import type { Tensor } from '../tensor.js';
 import type { ModelOptions } from '../types.js';
 import { median } from './statistics.js';

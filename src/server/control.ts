@@ -5,7 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Engine } from '../engine.js';
 import type { IndexEntry, Repository } from '../repository/repository.js';
 import { InvalidInputError } from '../errors.js';
-import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2-model.js';
+import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2/describe.js';
 import type { InferBody } from './body.js';
 import { HttpError } from './errors.js';
 

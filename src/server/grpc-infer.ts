@@ -13,8 +13,8 @@ import {
   encodeStreamResponse,
   plannedGrpcInputs,
   type GrpcPlan,
-} from '../protocol/v2-grpc.js';
-import type { Regions } from '../protocol/v2-request.js';
+} from '../protocol/v2/grpc.js';
+import type { Regions } from '../protocol/v2/request.js';
 import type { Arrivals } from './arrivals.js';
 import { answerFor, grpcStatusFor } from './errors.js';
 import type { HotMethod } from './grpc-hot.js';

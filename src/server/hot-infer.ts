@@ -5,8 +5,8 @@ import { carve, parseEnvelope } from '../runtime/json-carve.js';
 import { withDefaults, type Engine, type Servable } from '../engine.js';
 import { readPriority, readTimeout } from '../runtime/run-options.js';
 import type { Tensor } from '../tensor.js';
-import { decodeInferRequest, encodeInferResponse } from '../protocol/v2.js';
-import type { InferRequest, Regions } from '../protocol/v2-request.js';
+import { decodeInferRequest, encodeInferResponse } from '../protocol/v2/rest.js';
+import type { InferRequest, Regions } from '../protocol/v2/request.js';
 import {
   planOf,
   planOnce,
@@ -14,7 +14,7 @@ import {
   plannedResponse,
   type InferPlan,
   type PlannedResponse,
-} from '../protocol/v2-plan.js';
+} from '../protocol/v2/plan.js';
 import { HttpError } from './errors.js';
 
 /** JSON that is longer is not worth keeping. */

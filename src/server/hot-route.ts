@@ -6,7 +6,7 @@
 // the request takes Fastify's path and nothing is lost but time.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { PlannedResponse } from '../protocol/v2-plan.js';
+import type { PlannedResponse } from '../protocol/v2/plan.js';
 import type { Arrivals } from './arrivals.js';
 import { answerFor } from './errors.js';
 import { cancel, type HotInfer, type Reply, type Running } from './hot-infer.js';

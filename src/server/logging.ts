@@ -4,7 +4,7 @@ import {
   changeLogSettings,
   defaultLogSettings,
   type LogSettings,
-} from '../protocol/v2-settings.js';
+} from '../protocol/v2/log-settings.js';
 import type { InferBody } from './body.js';
 
 /** What is logged now: one for all the servers of a process that clients should see as one. */

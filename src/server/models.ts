@@ -8,10 +8,10 @@ import {
   modelMetadata,
   modelStatistics,
   type DescribedModel,
-} from '../protocol/v2-model.js';
-import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../protocol/v2.js';
-import { decodeGenerate, encodeGenerate, event } from '../protocol/v2-generate.js';
-import type { Regions } from '../protocol/v2-request.js';
+} from '../protocol/v2/describe.js';
+import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../protocol/v2/rest.js';
+import { decodeGenerate, encodeGenerate, event } from '../protocol/v2/generate.js';
+import type { Regions } from '../protocol/v2/request.js';
 import { version } from '../version.js';
 import type { Arrivals } from './arrivals.js';
 import type { InferBody } from './body.js';

@@ -12,7 +12,7 @@ import { Arrivals } from './arrivals.js';
 import { readInferBody } from './body.js';
 import type { SharedMemory } from '../runtime/shared-memory.js';
 import { isDescribed, openApiDocument } from '../protocol/openapi.js';
-import type { RegionSpan } from '../protocol/v2-request.js';
+import type { RegionSpan } from '../protocol/v2/request.js';
 import { addControlRoutes, checkControl, guard, type ControlOptions } from './control.js';
 import { answerFor } from './errors.js';
 import { HotInfer } from './hot-infer.js';

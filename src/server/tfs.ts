@@ -9,9 +9,9 @@ import {
   encodeClassify,
   encodeRegress,
   regressionsOf,
-} from '../protocol/tfs-examples.js';
-import { decodePredict, encodePredict } from '../protocol/tfs.js';
-import { tfMetadata, versionStatuses } from '../protocol/tfs-model.js';
+} from '../protocol/tfs/examples.js';
+import { decodePredict, encodePredict } from '../protocol/tfs/rest.js';
+import { tfMetadata, versionStatuses } from '../protocol/tfs/describe.js';
 import { InvalidInputError } from '../errors.js';
 import { isTensor, type Tensor, type Value } from '../tensor.js';
 import type { Arrivals } from './arrivals.js';

@@ -8,7 +8,7 @@ import diagnostics from 'node:diagnostics_channel';
 import { Server as HttpServer, STATUS_CODES } from 'node:http';
 import { Socket, type Server } from 'node:net';
 import { LATER_FROM_BYTES } from '../runtime/json-carve.js';
-import type { PlannedResponse } from '../protocol/v2-plan.js';
+import type { PlannedResponse } from '../protocol/v2/plan.js';
 import type { Arrivals } from './arrivals.js';
 import { Body, Spares } from './bodies.js';
 import { answerFor } from './errors.js';

@@ -12,26 +12,26 @@ import {
 import { parseConfig, parseOverride } from '../../dist/repository/config/read.js';
 import { InvalidInputError } from '../../dist/errors.js';
 import { ProtoWriter } from '../../dist/protobuf.js';
-import { decodeGrpcPredict, encodeGrpcPredict, tensorProto } from '../../dist/protocol/tfs-grpc.js';
-import { decodeExamples } from '../../dist/protocol/tfs-examples.js';
-import { decodePredict, encodePredict } from '../../dist/protocol/tfs.js';
-import { decodeGenerate } from '../../dist/protocol/v2-generate.js';
+import { decodeGrpcPredict, encodeGrpcPredict, tensorProto } from '../../dist/protocol/tfs/grpc.js';
+import { decodeExamples } from '../../dist/protocol/tfs/examples.js';
+import { decodePredict, encodePredict } from '../../dist/protocol/tfs/rest.js';
+import { decodeGenerate } from '../../dist/protocol/v2/generate.js';
 import {
   cutInferRequest,
   decodeGrpcInfer,
   encodeGrpcInfer,
   plannedGrpcInputs,
-} from '../../dist/protocol/v2-grpc.js';
-import { decodeIndexRequest, decodeLoadRequest } from '../../dist/protocol/v2-model.js';
-import { planOf, plannedInputs } from '../../dist/protocol/v2-plan.js';
-import { changeLogSettings, defaultLogSettings } from '../../dist/protocol/v2-settings.js';
-import { decodeRegisterRequest } from '../../dist/protocol/v2-shared-memory.js';
-import { bytesOf } from '../../dist/protocol/v2-tensors.js';
+} from '../../dist/protocol/v2/grpc.js';
+import { decodeIndexRequest, decodeLoadRequest } from '../../dist/protocol/v2/describe.js';
+import { planOf, plannedInputs } from '../../dist/protocol/v2/plan.js';
+import { changeLogSettings, defaultLogSettings } from '../../dist/protocol/v2/log-settings.js';
+import { decodeRegisterRequest } from '../../dist/protocol/v2/spans.js';
+import { bytesOf } from '../../dist/protocol/v2/datatypes.js';
 import {
   decodeInferRequest,
   decodeRawRequest,
   encodeInferResponse,
-} from '../../dist/protocol/v2.js';
+} from '../../dist/protocol/v2/rest.js';
 
 const model = { name: 'm', version: '1' };
 const dtypes = [

@@ -3,9 +3,9 @@
 //
 // Sources: the KServe project's "Open Inference Protocol (v2)"; Triton's "Parameters", "Schedule Policy",
 // "System Shared Memory" and "Classification" extension documents.
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, isTensor, type DType, type Tensor, type Value } from '../tensor.js';
-import { bytesOf, datatypeOf, elementsFromBinary } from './v2-tensors.js';
+import { InvalidInputError } from '../../errors.js';
+import { bytesPerElement, isTensor, type DType, type Tensor, type Value } from '../../tensor.js';
+import { bytesOf, datatypeOf, elementsFromBinary } from './datatypes.js';
 
 /** Parameters as plain values, whichever way they came. */
 export type Parameters = Readonly<Record<string, unknown>>;

@@ -2,9 +2,9 @@
 //
 // Sources: the KServe project's "Open Inference Protocol (v2)", and Triton's "Model Configuration",
 // "Statistics" and "Model Repository" extension documents.
-import { InvalidInputError } from '../errors.js';
-import type { ModelStats, ValueMetadata } from '../types.js';
-import { datatypeOf } from './v2-tensors.js';
+import { InvalidInputError } from '../../errors.js';
+import type { ModelStats, ValueMetadata } from '../../types.js';
+import { datatypeOf } from './datatypes.js';
 
 /** What the protocol wants to know of a model that is served. */
 export interface DescribedModel {

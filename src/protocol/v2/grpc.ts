@@ -1,6 +1,6 @@
 // The v2 protocol over gRPC: ModelInferRequest and ModelInferResponse, whose tensors stay where the
 // message has them. Field numbers: schema/inference.proto.
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 import {
   bytesPerElement,
   countElements,
@@ -8,8 +8,8 @@ import {
   type DType,
   type Tensor,
   type Value,
-} from '../tensor.js';
-import { elementsFromContents } from './v2-grpc-contents.js';
+} from '../../tensor.js';
+import { elementsFromContents } from './grpc-contents.js';
 import {
   checkCount,
   LENGTH,
@@ -19,7 +19,7 @@ import {
   ProtoWriter,
   varintBytes,
   writeVarint,
-} from '../protobuf.js';
+} from '../../protobuf.js';
 import {
   answerOutputs,
   elementsInSpan,
@@ -32,8 +32,8 @@ import {
   type Parameters,
   type Regions,
   type RequestedOutput,
-} from './v2-request.js';
-import { bytesOf, datatypeOf, dtypeOfName, stringsFromBinary } from './v2-tensors.js';
+} from './request.js';
+import { bytesOf, datatypeOf, dtypeOfName, stringsFromBinary } from './datatypes.js';
 
 /** A request as it came: the model that it names, and what it asks. */
 export interface GrpcInferRequest {

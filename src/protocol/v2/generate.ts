@@ -2,8 +2,8 @@
 // server-sent events.
 //
 // Source: Triton's "Generate Extension".
-import { InvalidInputError } from '../errors.js';
-import { JsonPrinter, printJson } from '../runtime/json-carve.js';
+import { InvalidInputError } from '../../errors.js';
+import { JsonPrinter, printJson } from '../../runtime/json-carve.js';
 import {
   bytesPerElement,
   isTensor,
@@ -11,10 +11,10 @@ import {
   type DType,
   type Tensor,
   type Value,
-} from '../tensor.js';
-import type { ValueMetadata } from '../types.js';
-import { datatypeOf } from './v2-tensors.js';
-import { schedulingOf, type Parameters } from './v2-request.js';
+} from '../../tensor.js';
+import type { ValueMetadata } from '../../types.js';
+import { datatypeOf } from './datatypes.js';
+import { schedulingOf, type Parameters } from './request.js';
 
 export interface GenerateRequest {
   id?: string;

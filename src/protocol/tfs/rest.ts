@@ -9,11 +9,11 @@ import {
   shapeOf,
   type ArraySpan,
   type CarvedJson,
-} from '../runtime/json-carve.js';
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
-import type { ValueMetadata } from '../types.js';
-import { textOfBase64 } from './v2-tensors.js';
+} from '../../runtime/json-carve.js';
+import { InvalidInputError } from '../../errors.js';
+import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
+import type { ValueMetadata } from '../../types.js';
+import { textOfBase64 } from '../v2/datatypes.js';
 
 /** The one signature that an ONNX model has. */
 export const SIGNATURE = 'serving_default';

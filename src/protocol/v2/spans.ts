@@ -1,7 +1,7 @@
 // Triton's system shared memory extension in JSON: what a client registers, and what is registered.
 //
 // Source: Triton's "Shared-Memory Extension".
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 
 /** What `POST …/region/{r}/register` brings. Throws InvalidInputError. */
 export function decodeRegisterRequest(json: unknown): {

@@ -1,11 +1,11 @@
 // TensorFlow Serving's classify and regress: examples of features in, classes or one value a row out.
 //
 // Sources: TensorFlow Serving's "RESTful API" document, classification.proto and regression.proto.
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
-import type { ValueMetadata } from '../types.js';
-import { checkSignature, isBase64, isObject, Printer } from './tfs.js';
-import { textOfBase64 } from './v2-tensors.js';
+import { InvalidInputError } from '../../errors.js';
+import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
+import type { ValueMetadata } from '../../types.js';
+import { checkSignature, isBase64, isObject, Printer } from './rest.js';
+import { textOfBase64 } from '../v2/datatypes.js';
 
 /** The features of a classify or regress request, as the model's inputs. */
 export function decodeExamples(

@@ -1,9 +1,9 @@
 // InferTensorContents: a tensor's values as typed fields of a message, for clients that do not send raw bytes.
 // Field numbers: schema/inference.proto.
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, viewOf, type DataByDType, type DType } from '../tensor.js';
-import type { ProtoReader } from '../protobuf.js';
-import { datatypeOf, textOf } from './v2-tensors.js';
+import { InvalidInputError } from '../../errors.js';
+import { bytesPerElement, viewOf, type DataByDType, type DType } from '../../tensor.js';
+import type { ProtoReader } from '../../protobuf.js';
+import { datatypeOf, textOf } from './datatypes.js';
 
 const contentsFields: Readonly<Record<DType, number>> = {
   bool: 1,

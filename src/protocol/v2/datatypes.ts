@@ -1,8 +1,14 @@
 // The v2 protocol's tensors as bytes: what its REST and its gRPC form have in common.
 //
 // Sources: the KServe project's "Open Inference Protocol (v2)", Triton's "Binary Tensor Data Extension".
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, viewOf, type DataByDType, type DType, type Tensor } from '../tensor.js';
+import { InvalidInputError } from '../../errors.js';
+import {
+  bytesPerElement,
+  viewOf,
+  type DataByDType,
+  type DType,
+  type Tensor,
+} from '../../tensor.js';
 
 const datatypes: Readonly<Record<DType, string>> = {
   bool: 'BOOL',

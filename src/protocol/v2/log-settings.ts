@@ -1,7 +1,7 @@
 // Triton's logging and trace extensions: settings that clients read and set.
 //
 // Sources: Triton's "Logging Extension" and "Trace Extension".
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 
 /** What a server logs. */
 export interface LogSettings {

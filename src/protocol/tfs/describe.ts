@@ -2,9 +2,9 @@
 //
 // Sources: TensorFlow Serving's "RESTful API" document, get_model_status.proto and
 // get_model_metadata.proto.
-import type { DType } from '../tensor.js';
-import type { ValueMetadata } from '../types.js';
-import { SIGNATURE } from './tfs.js';
+import type { DType } from '../../tensor.js';
+import type { ValueMetadata } from '../../types.js';
+import { SIGNATURE } from './rest.js';
 
 /** TensorFlow's DataType by name; numbers are those of tensorflow/core/framework/types.proto. */
 export const tfTypes: Readonly<Record<DType, readonly [name: string, code: number]>> = {

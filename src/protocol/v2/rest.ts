@@ -10,8 +10,8 @@ import {
   type CarvedJson,
   type Later,
   type JsonTemplate,
-} from '../runtime/json-carve.js';
-import { InvalidInputError } from '../errors.js';
+} from '../../runtime/json-carve.js';
+import { InvalidInputError } from '../../errors.js';
 import {
   bytesPerElement,
   countElements,
@@ -19,8 +19,8 @@ import {
   type DType,
   type Tensor,
   type Value,
-} from '../tensor.js';
-import type { ValueMetadata } from '../types.js';
+} from '../../tensor.js';
+import type { ValueMetadata } from '../../types.js';
 import {
   answerOutputs,
   elementsInSpan,
@@ -32,8 +32,8 @@ import {
   type InferRequest,
   type Regions,
   type RequestedOutput,
-} from './v2-request.js';
-import { bytesOf, datatypeOf, dtypeOfName, elementsFromBinary } from './v2-tensors.js';
+} from './request.js';
+import { bytesOf, datatypeOf, dtypeOfName, elementsFromBinary } from './datatypes.js';
 
 interface JsonObject {
   [key: string]: unknown;

@@ -1,6 +1,6 @@
 // TensorFlow Serving over gRPC: PredictRequest and PredictResponse, whose tensors are read and written
 // where the message has them. Field numbers: schema/tensorflow_serving.proto, schema/tensorflow.proto.
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 import {
   bytesPerElement,
   countElements,
@@ -8,7 +8,7 @@ import {
   type DataByDType,
   type DType,
   type Tensor,
-} from '../tensor.js';
+} from '../../tensor.js';
 import {
   checkCount,
   MOST_DIMENSIONS,
@@ -17,10 +17,10 @@ import {
   ProtoWriter,
   varintBytes,
   writeVarint,
-} from '../protobuf.js';
-import { tfTypes } from './tfs-model.js';
-import { SIGNATURE, checkSignature } from './tfs.js';
-import { textOf } from './v2-tensors.js';
+} from '../../protobuf.js';
+import { tfTypes } from './describe.js';
+import { SIGNATURE, checkSignature } from './rest.js';
+import { textOf } from '../v2/datatypes.js';
 
 const dtypeOfCode = new Map(
   Object.entries(tfTypes).map(([dtype, [, code]]) => [code, dtype as DType]),

@@ -9,10 +9,10 @@ import {
   type CarvedJson,
   type CarvedText,
   type JsonTemplate,
-} from '../runtime/json-carve.js';
-import type { DType, Tensor } from '../tensor.js';
-import type { InferResponse } from './v2.js';
-import type { InferRequest } from './v2-request.js';
+} from '../../runtime/json-carve.js';
+import type { DType, Tensor } from '../../tensor.js';
+import type { InferResponse } from './rest.js';
+import type { InferRequest } from './request.js';
 
 interface PlannedInput {
   name: string;
