@@ -1,7 +1,7 @@
 // Writes the JSON Schemas of model.json and of bench results from the schemas in the source: npm run schema
 import { writeFileSync } from 'node:fs';
 import { modelJsonSchema } from '../dist/repository/config/schema.js';
-import { benchJsonSchema } from '../dist/measure/document.js';
+import { benchJsonSchema } from '../dist/measure/bench/document.js';
 
 for (const [name, schema] of [
   ['model', modelJsonSchema()],

@@ -1,6 +1,6 @@
 // Where a value of a latency histogram is counted. After HdrHistogram (Gil Tene): each power of two is
 // divided into 128 buckets, so that a value is known to 1/128 of itself, from 1 ns to 78 minutes.
-// src/measure/histogram.ts is the other side of this layout.
+// src/measure/load/histogram.ts is the other side of this layout.
 #pragma once
 
 #include <cstddef>

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command, Option } from 'commander';
-import { benchHtml } from '../measure/report-html.js';
+import { benchHtml } from '../measure/bench/report-html.js';
 import { csv, machineLine, markdown, pointRows, readBenchDocument } from '../measure/index.js';
 
 const formats = ['html', 'md', 'csv'] as const;

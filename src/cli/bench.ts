@@ -11,8 +11,8 @@ import {
   type BenchPlan,
   type Progress,
 } from '../measure/index.js';
-import { calls } from '../measure/in-process.js';
-import { protocols } from '../measure/servers.js';
+import { calls } from '../measure/bench/in-process.js';
+import { protocols } from '../measure/load/servers.js';
 import { compareCommand } from './bench-compare.js';
 import { reportCommand } from './bench-report.js';
 import { choices, duration, mayWrite, numbers, pairs, part, wholeNumber } from './options.js';

@@ -3,9 +3,9 @@ import { writeFileSync } from 'node:fs';
 import v8 from 'node:v8';
 import vm from 'node:vm';
 import { Command } from 'commander';
-import { profile } from '../measure/profile.js';
-import { profileHtml } from '../measure/profile-html.js';
-import { profileText, traceJson } from '../measure/profile-text.js';
+import { profile } from '../measure/profile/profile.js';
+import { profileHtml } from '../measure/profile/profile-html.js';
+import { profileText, traceJson } from '../measure/profile/profile-text.js';
 import { mayWrite, pairs, wholeNumber } from './options.js';
 
 interface Flags {

@@ -1,5 +1,5 @@
 // Medians, and how sure one may be of a difference.
-import { randomOf } from './load.js';
+import { randomOf } from './load/load.js';
 
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);

@@ -1,5 +1,5 @@
 // Results as text: tables for a terminal and for Markdown, and CSV.
-import type { BenchDocument, BenchFit, BenchPoint, BenchRound } from './document.js';
+import type { BenchDocument, BenchFit, BenchPoint, BenchRound } from './bench/document.js';
 import { median } from './statistics.js';
 
 /** A number in as many digits as one reads. */

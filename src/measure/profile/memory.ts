@@ -5,7 +5,7 @@
 // C library how much of the rest its heap does. What then is left is called unexplained.
 import { readFileSync } from 'node:fs';
 import v8 from 'node:v8';
-import { native } from '../native.js';
+import { native } from '../../native.js';
 
 /** Bytes resident, by owner; they add up to `rss`. */
 export interface MemoryAccount {

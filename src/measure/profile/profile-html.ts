@@ -1,5 +1,5 @@
 // A profile as a page: operators as an icicle, memory over time, tables that sort.
-import { machineLine } from './machine.js';
+import { machineLine } from '../machine.js';
 import {
   chart,
   colour,
@@ -10,10 +10,10 @@ import {
   sortableTable,
   type Cell,
   type Chart,
-} from './page.js';
+} from '../page.js';
 import { byKind, roofOf, type Profile } from './profile.js';
 import { accountRows, arenaLine } from './profile-text.js';
-import { bytesText, digits } from './table.js';
+import { bytesText, digits } from '../table.js';
 
 const percent = (part: number): string => `${(part * 100).toFixed(1)} %`;
 

@@ -1,11 +1,11 @@
 // Where a request's time goes, from its bytes to the bytes of its answer: one at a time, on a lane.
-import { encodeRequest } from '../client/codec.js';
-import { loadModel } from '../catalog/loader.js';
-import { parseCarved, printJson } from '../runtime/json-carve.js';
-import { decodeInferRequest, encodeInferResponse } from '../protocol/v2/rest.js';
-import type { Tensor } from '../tensor.js';
-import type { ModelOptions } from '../types.js';
-import { median } from './statistics.js';
+import { encodeRequest } from '../../client/codec.js';
+import { loadModel } from '../../catalog/loader.js';
+import { parseCarved, printJson } from '../../runtime/json-carve.js';
+import { decodeInferRequest, encodeInferResponse } from '../../protocol/v2/rest.js';
+import type { Tensor } from '../../tensor.js';
+import type { ModelOptions } from '../../types.js';
+import { median } from '../statistics.js';
 
 export interface Stage {
   name: string;

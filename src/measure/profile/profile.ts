@@ -3,23 +3,23 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { loadModel } from '../catalog/loader.js';
-import { task } from '../runtime/mailbox.js';
-import type { Model } from '../runtime/model.js';
-import { startRuntime, trim } from '../runtime/runtime.js';
-import { InvalidInputError } from '../errors.js';
-import { native } from '../native.js';
-import type { Tensor } from '../tensor.js';
-import type { ModelOptions } from '../types.js';
+import { loadModel } from '../../catalog/loader.js';
+import { task } from '../../runtime/mailbox.js';
+import type { Model } from '../../runtime/model.js';
+import { startRuntime, trim } from '../../runtime/runtime.js';
+import { InvalidInputError } from '../../errors.js';
+import { native } from '../../native.js';
+import type { Tensor } from '../../tensor.js';
+import type { ModelOptions } from '../../types.js';
 import { allocationsOf, type AllocationProfile } from './allocations.js';
-import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
-import { weightBytes } from './weights.js';
-import { describeMachine, type Machine } from './machine.js';
+import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
+import { weightBytes } from '../../onnx/weights.js';
+import { describeMachine, type Machine } from '../machine.js';
 import { accountMemory, detailMemory, type MemoryAccount, type MemoryDetail } from './memory.js';
-import { modelName } from './in-process.js';
+import { modelName } from '../bench/in-process.js';
 import { readOperators, type OperatorTime, type TraceEvent } from './operators.js';
 import { nowUs, stagesOf, type Stage } from './stages.js';
-import { median } from './statistics.js';
+import { median } from '../statistics.js';
 
 export interface ProfileOptions extends Partial<
   Pick<InputChoices, 'dimensions' | 'shapes' | 'files'>

@@ -1,10 +1,16 @@
 // Runs the points of a sweep in turns, so that what the machine does meanwhile happens to all of them.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { ModelError, RunError } from '../errors.js';
+import { ModelError, RunError } from '../../errors.js';
 import type { BenchPoint, BenchRound } from './document.js';
-import { Histogram } from './histogram.js';
-import { addResult, emptyResult, type Arrivals, type Subject, type WindowResult } from './load.js';
-import { median } from './statistics.js';
+import { Histogram } from '../load/histogram.js';
+import {
+  addResult,
+  emptyResult,
+  type Arrivals,
+  type Subject,
+  type WindowResult,
+} from '../load/load.js';
+import { median } from '../statistics.js';
 
 /** One point of a sweep. */
 export interface PointPlan {

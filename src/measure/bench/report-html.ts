@@ -1,7 +1,7 @@
 // The results of tercel bench as a page.
 import type { BenchDocument, BenchPoint } from './document.js';
-import { Histogram } from './histogram.js';
-import { machineLine } from './machine.js';
+import { Histogram } from '../load/histogram.js';
+import { machineLine } from '../machine.js';
 import {
   chart,
   colour,
@@ -12,9 +12,9 @@ import {
   sortableTable,
   type Cell,
   type Chart,
-} from './page.js';
-import { median } from './statistics.js';
-import { digits, overheads, pointRows } from './table.js';
+} from '../page.js';
+import { median } from '../statistics.js';
+import { digits, overheads, pointRows } from '../table.js';
 
 const middle = (values: readonly number[]): number => median(values);
 const throughputOf = ({ rounds }: BenchPoint): number => middle(rounds.map((r) => r.throughput));

@@ -2,10 +2,10 @@
 import { access } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { InvalidInputError } from '../errors.js';
-import type { ModelOptions } from '../types.js';
-import { defaultLanes } from '../runtime/scheduling.js';
-import { startRuntime } from '../runtime/runtime.js';
+import { InvalidInputError } from '../../errors.js';
+import type { ModelOptions } from '../../types.js';
+import { defaultLanes } from '../../runtime/scheduling.js';
+import { startRuntime } from '../../runtime/runtime.js';
 import type { BenchDocument } from './document.js';
 import { fitModels } from './fit.js';
 import {
@@ -17,11 +17,11 @@ import {
   type Call,
   type ModelPoint,
 } from './in-process.js';
-import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
-import type { Arrivals } from './load.js';
-import { runLaunches } from './launches.js';
-import { describeMachine } from './machine.js';
-import { product } from './product.js';
+import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
+import type { Arrivals } from '../load/load.js';
+import { runLaunches } from './processes.js';
+import { describeMachine } from '../machine.js';
+import { product } from './sweep.js';
 import {
   runPoints,
   type PointPlan,
@@ -29,7 +29,12 @@ import {
   type RunOptions,
   type RunOutcome,
 } from './runner.js';
-import { describeInputs, serverSubject, type Protocol, type ServerOptions } from './servers.js';
+import {
+  describeInputs,
+  serverSubject,
+  type Protocol,
+  type ServerOptions,
+} from '../load/servers.js';
 
 export interface BenchPlan {
   /** Files, or names on the server. */

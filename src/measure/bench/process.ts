@@ -1,6 +1,6 @@
 // One process of a run in several: takes a plan from its parent, and gives back a document.
 import { runBench } from './bench.js';
-import type { FromLaunch, ToLaunch } from './launches.js';
+import type { FromLaunch, ToLaunch } from './processes.js';
 
 const abort = new AbortController();
 

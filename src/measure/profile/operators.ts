@@ -1,6 +1,6 @@
 // ONNX Runtime's profile, read: what each operator took, moved and computed.
 import { readFileSync } from 'node:fs';
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 
 /** An event of the profile, in the Trace Event format. */
 export interface TraceEvent {

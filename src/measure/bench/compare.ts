@@ -3,9 +3,9 @@
 // A machine is not equally fast all the time, and two runs minutes apart differ by more than what is
 // between their rounds. Where both have the bare C loop beside each point, on the same machine, figures
 // are compared in units of it: what the machine did to one it did to the other.
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 import type { BenchDocument, BenchPoint, BenchRound } from './document.js';
-import { bootstrapRatio, median, type Interval } from './statistics.js';
+import { bootstrapRatio, median, type Interval } from '../statistics.js';
 
 export interface CompareOptions {
   /** Smaller differences do not count, however sure they are. */

@@ -1,7 +1,7 @@
 // A profile as text, and as a trace for Perfetto.
 import type { TraceEvent } from './operators.js';
 import { byKind, roofOf, type Moment, type Profile } from './profile.js';
-import { bytesText, columns, digits } from './table.js';
+import { bytesText, columns, digits } from '../table.js';
 
 const percent = (part: number): string => `${(part * 100).toFixed(1)} %`;
 

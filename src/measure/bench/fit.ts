@@ -10,15 +10,15 @@
 // with all four of 0 or more, by least squares of relative errors. It is measured with as many runs side
 // by side as the processors allow, as a server under load has them.
 import os from 'node:os';
-import { loadModel } from '../catalog/loader.js';
-import { countElements } from '../tensor.js';
+import { loadModel } from '../../catalog/loader.js';
+import { countElements } from '../../tensor.js';
 import type { BenchPlan } from './bench.js';
 import type { BenchFit, BenchPoint } from './document.js';
 import { modelName, type ModelBench } from './in-process.js';
-import { makeInputs } from './inputs.js';
-import { product } from './product.js';
+import { makeInputs } from '../load/inputs.js';
+import { product } from './sweep.js';
 import { runPoints, type PointPlan, type RunOptions, type RunOutcome } from './runner.js';
-import { median } from './statistics.js';
+import { median } from '../statistics.js';
 
 const BATCHES = [1, 2, 4, 8, 16, 32];
 const FORMULA = 'a + b/threads + g*batch*d + k*batch*d/threads';

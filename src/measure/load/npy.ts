@@ -1,7 +1,7 @@
 // NumPy's files. Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 import { unzipSync } from 'fflate';
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
+import { InvalidInputError } from '../../errors.js';
+import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
 
 const MAGIC = '\x93NUMPY';
 

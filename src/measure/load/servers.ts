@@ -1,12 +1,12 @@
 // Servers of the protocols that we speak, ours or not, as something that a load can be put on.
 import http2 from 'node:http2';
-import { encodeRequest } from '../client/codec.js';
-import { InvalidInputError, ModelError } from '../errors.js';
-import { ProtoReader, ProtoWriter } from '../protobuf.js';
-import { tensorProto } from '../protocol/tfs/grpc.js';
-import { tfTypes } from '../protocol/tfs/describe.js';
-import { bytesOf, datatypeOf, dtypeOfName } from '../protocol/v2/datatypes.js';
-import type { DType, Tensor } from '../tensor.js';
+import { encodeRequest } from '../../client/codec.js';
+import { InvalidInputError, ModelError } from '../../errors.js';
+import { ProtoReader, ProtoWriter } from '../../protobuf.js';
+import { tensorProto } from '../../protocol/tfs/grpc.js';
+import { tfTypes } from '../../protocol/tfs/describe.js';
+import { bytesOf, datatypeOf, dtypeOfName } from '../../protocol/v2/datatypes.js';
+import type { DType, Tensor } from '../../tensor.js';
 import { CallSubject } from './call-load.js';
 import { HttpSubject } from './http-load.js';
 import type { InputSpec } from './inputs.js';

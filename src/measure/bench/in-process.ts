@@ -2,14 +2,14 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { BareLoop } from '../engine/bare-loop.js';
-import { loadModel } from '../catalog/loader.js';
-import type { Model } from '../runtime/model.js';
-import { InvalidInputError } from '../errors.js';
-import type { ModelOptions } from '../types.js';
-import { CallSubject } from './call-load.js';
-import { makeInputs, rowsOf, type InputChoices } from './inputs.js';
-import type { Arrivals } from './load.js';
+import { BareLoop } from './bare-loop.js';
+import { loadModel } from '../../catalog/loader.js';
+import type { Model } from '../../runtime/model.js';
+import { InvalidInputError } from '../../errors.js';
+import type { ModelOptions } from '../../types.js';
+import { CallSubject } from '../load/call-load.js';
+import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
+import type { Arrivals } from '../load/load.js';
 import type { Opened, PointPlan } from './runner.js';
 
 /** How a model is called. */

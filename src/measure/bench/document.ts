@@ -1,7 +1,7 @@
 // The results of `tercel bench`, as one JSON document. Its JSON Schema is schema/bench.schema.json.
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { InvalidInputError } from '../errors.js';
+import { InvalidInputError } from '../../errors.js';
 
 const number = z.number();
 const count = z.number().int().min(0);
@@ -74,7 +74,9 @@ const point = z
     rounds: z.array(round),
     latency: z
       .array(z.tuple([count, count]))
-      .describe('bucket and count, over all rounds; see src/measure/histogram.ts for the buckets'),
+      .describe(
+        'bucket and count, over all rounds; see src/measure/load/histogram.ts for the buckets',
+      ),
     maxNs: number,
     peakMemoryBytes: number
       .nullable()

@@ -1,9 +1,9 @@
 // Inputs for a model: made up, or read from files.
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { InvalidInputError } from '../errors.js';
-import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../tensor.js';
-import { dtypeOfName } from '../protocol/v2/datatypes.js';
+import { InvalidInputError } from '../../errors.js';
+import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
+import { dtypeOfName } from '../../protocol/v2/datatypes.js';
 import { randomOf } from './load.js';
 import { readNpy, readNpz } from './npy.js';
 

@@ -8,10 +8,10 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { ModelError } from '../errors.js';
+import { ModelError } from '../../errors.js';
 import type { BenchOutcome, BenchPlan } from './bench.js';
 import type { BenchDocument, BenchPoint } from './document.js';
-import { Histogram } from './histogram.js';
+import { Histogram } from '../load/histogram.js';
 import { areSteady, type Progress } from './runner.js';
 
 /** Later processes know that there is nothing to wait for. */

@@ -1,7 +1,7 @@
 // Loads on HTTP servers, by the native generator: native/core/http_load.h.
-import { task } from '../runtime/mailbox.js';
-import { InvalidInputError } from '../errors.js';
-import { native, type NativeHttpLoadResult } from '../native.js';
+import { task } from '../../runtime/mailbox.js';
+import { InvalidInputError } from '../../errors.js';
+import { native, type NativeHttpLoadResult } from '../../native.js';
 import { Histogram } from './histogram.js';
 import type { Subject, Window, WindowResult } from './load.js';
 
