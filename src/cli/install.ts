@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { InvalidInputError, TercelError } from '../errors.js';
 import { LIBRARY_NOTE } from './doctor.js';
 import { diagnose } from '../measure/index.js';
-import { installFrom, installProvider, providerFiles } from '../measure/provider-files.js';
+import { installFrom, installProvider, providerFiles } from '../platform/install/provider-files.js';
 
 interface InstallFlags {
   from?: string;

@@ -7,11 +7,16 @@ export {
   type BenchPoint,
 } from './bench/document.js';
 export { compareDefaults, compareDocuments, worstLoss, type Comparison } from './bench/compare.js';
-export { describeMachine, machineLine } from './machine.js';
+export { describeMachine, machineLine } from '../platform/machine.js';
 export { csv, columns, digits, markdown, pointRows, pointTable } from './table.js';
 export type { Progress } from './bench/runner.js';
 export { profile, type Profile, type ProfileOptions } from './profile/profile.js';
-export { diagnose, type Diagnosis, type MissingPiece, type ProviderReport } from './providers.js';
+export {
+  diagnose,
+  type Diagnosis,
+  type MissingPiece,
+  type ProviderReport,
+} from '../platform/doctor/providers.js';
 export { profileHtml } from './profile/profile-html.js';
 export { profileText, traceJson } from './profile/profile-text.js';
 export { benchHtml } from './bench/report-html.js';

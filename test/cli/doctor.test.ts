@@ -19,7 +19,7 @@ import { zipSync } from 'fflate';
 import { allocate, stats } from 'tercel';
 import type { Diagnosis } from 'tercel/measure';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { LibrarySearch, readNeeds } from '../../src/measure/shared-objects.js';
+import { LibrarySearch, readNeeds } from '../../src/platform/doctor/shared-objects.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const program = path.join(root, 'dist/cli/main.js');

@@ -20,7 +20,7 @@ import {
 import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
 import type { Arrivals } from '../load/load.js';
 import { runLaunches } from './processes.js';
-import { describeMachine } from '../machine.js';
+import { describeMachine } from '../../platform/machine.js';
 import { product } from './sweep.js';
 import {
   runPoints,

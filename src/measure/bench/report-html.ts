@@ -1,7 +1,7 @@
 // The results of tercel bench as a page.
 import type { BenchDocument, BenchPoint } from './document.js';
 import { Histogram } from '../load/histogram.js';
-import { machineLine } from '../machine.js';
+import { machineLine } from '../../platform/machine.js';
 import {
   chart,
   colour,

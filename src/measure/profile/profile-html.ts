@@ -1,5 +1,5 @@
 // A profile as a page: operators as an icicle, memory over time, tables that sort.
-import { machineLine } from '../machine.js';
+import { machineLine } from '../../platform/machine.js';
 import {
   chart,
   colour,

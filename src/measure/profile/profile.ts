@@ -14,7 +14,7 @@ import type { ModelOptions } from '../../types.js';
 import { allocationsOf, type AllocationProfile } from './allocations.js';
 import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
 import { weightBytes } from '../../onnx/weights.js';
-import { describeMachine, type Machine } from '../machine.js';
+import { describeMachine, type Machine } from '../../platform/machine.js';
 import { accountMemory, detailMemory, type MemoryAccount, type MemoryDetail } from './memory.js';
 import { modelName } from '../bench/in-process.js';
 import { readOperators, type OperatorTime, type TraceEvent } from './operators.js';

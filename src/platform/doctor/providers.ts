@@ -6,12 +6,12 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { InvalidInputError } from '../errors.js';
-import { availableProviders, libraryFile, stats } from '../runtime/runtime.js';
-import type { ProviderDevice } from '../types.js';
-import { version } from '../version.js';
-import { gpus, type Machine } from './machine.js';
-import { installable, providerFiles } from './provider-files.js';
+import { InvalidInputError } from '../../errors.js';
+import { availableProviders, libraryFile, stats } from '../../runtime/runtime.js';
+import type { ProviderDevice } from '../../types.js';
+import { version } from '../../version.js';
+import { gpus, type Machine } from '../machine.js';
+import { installable, providerFiles } from '../install/provider-files.js';
 import { LibrarySearch, readNeeds } from './shared-objects.js';
 
 /** One thing that is missing, and how to get it. */
@@ -255,7 +255,7 @@ interface Trial {
 /** Loads and runs one node on a provider, or on the first device of a plugin's library. */
 function tryProvider(name: string, isPlugin = false): Promise<Trial> {
   return new Promise((resolve) => {
-    const index = new URL('../index.js', import.meta.url).href;
+    const index = new URL('../../index.js', import.meta.url).href;
     const child = spawn(
       process.execPath,
       ['--input-type=module', '-e', TRIAL, index, name, TINY_MODEL, isPlugin ? 'plugin' : ''],

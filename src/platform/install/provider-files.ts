@@ -16,8 +16,8 @@ import {
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { unzipSync } from 'fflate';
-import { InvalidInputError, ModelError } from '../errors.js';
-import { libraryFile } from '../runtime/runtime.js';
+import { InvalidInputError, ModelError } from '../../errors.js';
+import { libraryFile } from '../../runtime/runtime.js';
 
 const PROVIDER_FILE = /^libonnxruntime_providers_[a-z]+\.so$/;
 
