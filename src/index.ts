@@ -58,6 +58,6 @@ export { SharedMemory, type SharedRegion } from './runtime/shared-memory.js';
 export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
 export { GrpcServer } from './server/grpc-server.js';
 export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/tfs-grpc.js';
-export { Logging } from './server/logging.js';
+export { Logging } from './serving/log-settings.js';
 export { createServer, type ServerOptions } from './server/server.js';
 export { version } from './version.js';

@@ -5,7 +5,7 @@ import type { ControlMode, RepositoryEvent } from '../repository/repository.js';
 import { TercelError } from '../errors.js';
 import { SharedMemory } from '../runtime/shared-memory.js';
 import { createGrpcServer } from '../server/grpc.js';
-import { Logging } from '../server/logging.js';
+import { Logging } from '../serving/log-settings.js';
 import { createServer } from '../server/server.js';
 import { createTfsGrpcServer } from '../server/tfs-grpc.js';
 

@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { parseCarved, type CarvedJson } from '../runtime/json-carve.js';
 import { allocate } from '../runtime/runtime.js';
 import { InvalidInputError } from '../errors.js';
-import { HttpError } from './errors.js';
+import { HttpError } from '../serving/errors.js';
 import { HEADER_LENGTH } from './request-head.js';
 
 /** A body as the codec wants it. */

@@ -1,7 +1,7 @@
 // grpc.health.v1: the server's health, and each model's under its name.
 import type { ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Engine } from '../engine.js';
-import { HttpError } from './errors.js';
+import { HttpError } from '../serving/errors.js';
 import { handlers, type GrpcServer } from './grpc-server.js';
 import type { ServiceDefinition } from './protos.js';
 

@@ -15,12 +15,12 @@ import {
   type GrpcPlan,
 } from '../protocol/v2/grpc.js';
 import type { Regions } from '../protocol/v2/request.js';
-import type { Arrivals } from './arrivals.js';
-import { answerFor, grpcStatusFor } from './errors.js';
+import type { Arrivals } from '../serving/burst.js';
+import { answerFor, grpcStatusFor } from '../serving/errors.js';
 import type { HotMethod } from './grpc-hot.js';
 import { deadlineOf } from './grpc-server.js';
-import { Preparations, cancel, type Running } from './hot-infer.js';
-import { find } from './models.js';
+import { Preparations, cancel, type Running } from '../serving/exchange.js';
+import { find } from '../serving/about.js';
 
 const MAX_PLANS = 256;
 /** Requests of one stream that may be under way: its reading waits beyond them. */

@@ -5,8 +5,8 @@ import type {
   ServerUnaryCall,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { isLoopback, mayControl, type ControlOptions } from './control.js';
-import { grpcStatusFor } from './errors.js';
+import { isLoopback, mayControl, type ControlOptions } from '../serving/control.js';
+import { grpcStatusFor } from '../serving/errors.js';
 import { answerBelow, type HotMethod } from './grpc-hot.js';
 import { grpc, type ServiceDefinition } from './protos.js';
 

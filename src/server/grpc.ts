@@ -5,21 +5,21 @@ import { InvalidInputError } from '../errors.js';
 import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2/describe.js';
 import { NO_SHARED_MEMORY, type RegionSpan } from '../protocol/v2/request.js';
 import type { SharedMemory } from '../runtime/shared-memory.js';
-import { Arrivals } from './arrivals.js';
+import { Arrivals } from '../serving/burst.js';
 import {
   checkControl,
   explicitOnly,
   indexOf,
   repositoryOf,
   type ControlOptions,
-} from './control.js';
+} from '../serving/control.js';
 import { addHealth, HEALTH } from './grpc-health.js';
 import { GrpcInfer } from './grpc-infer.js';
 import { GrpcServer, handlers, type Fields, type Method } from './grpc-server.js';
-import { Logging } from './logging.js';
-import { describe, find, serverMetadata, statisticsOf } from './models.js';
+import { Logging } from '../serving/log-settings.js';
+import { describe, find, serverMetadata, statisticsOf } from '../serving/about.js';
 import { addReflection, inBytes, loadPackage, serviceOf } from './protos.js';
-import { findRegions, sharedMemoryOf } from './shared-memory.js';
+import { findRegions, sharedMemoryOf } from '../serving/regions.js';
 
 export interface GrpcServerOptions extends ControlOptions {
   /** Limit on a message, in bytes, both ways. Default 64 MiB. */

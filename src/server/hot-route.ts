@@ -7,9 +7,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { PlannedResponse } from '../protocol/v2/plan.js';
-import type { Arrivals } from './arrivals.js';
-import { answerFor } from './errors.js';
-import { cancel, type HotInfer, type Reply, type Running } from './hot-infer.js';
+import type { Arrivals } from '../serving/burst.js';
+import { answerFor } from '../serving/errors.js';
+import { cancel, type HotInfer, type Reply, type Running } from '../serving/exchange.js';
 import { HEADER_LENGTH } from './request-head.js';
 
 /** Larger bodies go straight into a lease, chunk by chunk: Fastify's path does that. */

@@ -3,8 +3,8 @@ import type { FastifyInstance } from 'fastify';
 import type { Engine } from '../engine.js';
 import { observe } from '../runtime/observe.js';
 import { InvalidInputError } from '../errors.js';
-import { HttpError } from './errors.js';
-import { find, goneSignal, modelRoutes, type ModelParams } from './models.js';
+import { HttpError } from '../serving/errors.js';
+import { find, goneSignal, modelRoutes, type ModelParams } from '../serving/about.js';
 
 const DEFAULT_SECONDS = 1;
 

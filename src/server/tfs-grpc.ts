@@ -9,8 +9,13 @@ import { signatureDefs } from '../protocol/tfs/describe.js';
 import { classesOf, regressionsOf, tensorsOfExamples } from '../protocol/tfs/examples.js';
 import { checkSignature, SIGNATURE } from '../protocol/tfs/rest.js';
 import type { Tensor } from '../tensor.js';
-import { Arrivals } from './arrivals.js';
-import { checkControl, explicitOnly, repositoryOf, type ControlOptions } from './control.js';
+import { Arrivals } from '../serving/burst.js';
+import {
+  checkControl,
+  explicitOnly,
+  repositoryOf,
+  type ControlOptions,
+} from '../serving/control.js';
 import { addHealth, HEALTH } from './grpc-health.js';
 import {
   cancelledSignal,
@@ -20,7 +25,7 @@ import {
   millisecondsLeft,
   type Fields,
 } from './grpc-server.js';
-import { find } from './models.js';
+import { find } from '../serving/about.js';
 import { addReflection, inBytes, loadPackage, messageOf, serviceOf } from './protos.js';
 import { runServable, statusesOf } from './tfs.js';
 

@@ -14,11 +14,11 @@ import { decodePredict, encodePredict } from '../protocol/tfs/rest.js';
 import { tfMetadata, versionStatuses } from '../protocol/tfs/describe.js';
 import { InvalidInputError } from '../errors.js';
 import { isTensor, type Tensor, type Value } from '../tensor.js';
-import type { Arrivals } from './arrivals.js';
+import type { Arrivals } from '../serving/burst.js';
 import { readInferBody, type InferBody } from './body.js';
-import { indexOf } from './control.js';
-import { HttpError } from './errors.js';
-import { find, goneSignal } from './models.js';
+import { indexOf } from '../serving/control.js';
+import { HttpError } from '../serving/errors.js';
+import { find, goneSignal } from '../serving/about.js';
 
 interface Params {
   model: string;

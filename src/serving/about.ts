@@ -13,8 +13,8 @@ import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../pr
 import { decodeGenerate, encodeGenerate, event } from '../protocol/v2/generate.js';
 import type { Regions } from '../protocol/v2/request.js';
 import { version } from '../version.js';
-import type { Arrivals } from './arrivals.js';
-import type { InferBody } from './body.js';
+import type { Arrivals } from './burst.js';
+import type { InferBody } from '../server/body.js';
 import { HttpError } from './errors.js';
 
 /** Larger responses go to the socket piece by piece instead of being joined first. */
