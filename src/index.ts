@@ -59,5 +59,5 @@ export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
 export { GrpcServer } from './server/grpc-server.js';
 export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/tfs-grpc.js';
 export { Logging } from './serving/log-settings.js';
-export { createServer, type ServerOptions } from './server/server.js';
+export { createServer, type ServerOptions } from './server/http/server.js';
 export { version } from './version.js';

@@ -6,7 +6,7 @@ import { TercelError } from '../errors.js';
 import { SharedMemory } from '../runtime/shared-memory.js';
 import { createGrpcServer } from '../server/grpc.js';
 import { Logging } from '../serving/log-settings.js';
-import { createServer } from '../server/server.js';
+import { createServer } from '../server/http/server.js';
 import { createTfsGrpcServer } from '../server/tfs-grpc.js';
 
 interface ServeFlags {

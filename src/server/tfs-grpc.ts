@@ -27,7 +27,7 @@ import {
 } from './grpc-server.js';
 import { find } from '../serving/about.js';
 import { addReflection, inBytes, loadPackage, messageOf, serviceOf } from './protos.js';
-import { runServable, statusesOf } from './tfs.js';
+import { runServable, statusesOf } from './http/tfs-routes.js';
 
 const PREDICTION = 'tensorflow.serving.PredictionService';
 const MODEL = 'tensorflow.serving.ModelService';

@@ -14,7 +14,7 @@ import { decodeGenerate, encodeGenerate, event } from '../protocol/v2/generate.j
 import type { Regions } from '../protocol/v2/request.js';
 import { version } from '../version.js';
 import type { Arrivals } from './burst.js';
-import type { InferBody } from '../server/body.js';
+import type { InferBody } from '../server/http/body.js';
 import { HttpError } from './errors.js';
 
 /** Larger responses go to the socket piece by piece instead of being joined first. */

@@ -6,7 +6,7 @@ import type { Engine } from '../engine.js';
 import type { IndexEntry, Repository } from '../repository/repository.js';
 import { InvalidInputError } from '../errors.js';
 import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2/describe.js';
-import type { InferBody } from '../server/body.js';
+import type { InferBody } from '../server/http/body.js';
 import { HttpError } from './errors.js';
 
 export interface ControlOptions {

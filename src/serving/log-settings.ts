@@ -5,7 +5,7 @@ import {
   defaultLogSettings,
   type LogSettings,
 } from '../protocol/v2/log-settings.js';
-import type { InferBody } from '../server/body.js';
+import type { InferBody } from '../server/http/body.js';
 
 /** What is logged now: one for all the servers of a process that clients should see as one. */
 export class Logging {

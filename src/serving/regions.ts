@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify';
 import { SharedMemory, type SharedRegion } from '../runtime/shared-memory.js';
 import { decodeRegisterRequest, regionStatus } from '../protocol/v2/spans.js';
 import { NO_SHARED_MEMORY } from '../protocol/v2/request.js';
-import type { InferBody } from '../server/body.js';
+import type { InferBody } from '../server/http/body.js';
 import { HttpError } from './errors.js';
 
 /** The shared memory that an option allows. */

@@ -1,10 +1,10 @@
 // A model watched while it serves: what it does, and where its requests' time and memory go.
 import type { FastifyInstance } from 'fastify';
-import type { Engine } from '../engine.js';
-import { observe } from '../runtime/observe.js';
-import { InvalidInputError } from '../errors.js';
-import { HttpError } from '../serving/errors.js';
-import { find, goneSignal, modelRoutes, type ModelParams } from '../serving/about.js';
+import type { Engine } from '../../engine.js';
+import { observe } from '../../runtime/observe.js';
+import { InvalidInputError } from '../../errors.js';
+import { HttpError } from '../../serving/errors.js';
+import { find, goneSignal, modelRoutes, type ModelParams } from '../../serving/about.js';
 
 const DEFAULT_SECONDS = 1;
 

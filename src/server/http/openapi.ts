@@ -1,5 +1,5 @@
 // The OpenAPI document of the REST routes: https://spec.openapis.org/oas/v3.1.0
-import { version } from '../version.js';
+import { version } from '../../version.js';
 
 type Schema = Record<string, unknown>;
 

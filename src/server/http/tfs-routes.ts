@@ -1,24 +1,24 @@
 // TensorFlow Serving's REST routes, under /v1.
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { parseCarved } from '../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../engine.js';
+import { parseCarved } from '../../runtime/json-carve.js';
+import { withDefaults, type Engine, type Servable } from '../../engine.js';
 import {
   classesOf,
   decodeExamples,
   encodeClassify,
   encodeRegress,
   regressionsOf,
-} from '../protocol/tfs/examples.js';
-import { decodePredict, encodePredict } from '../protocol/tfs/rest.js';
-import { tfMetadata, versionStatuses } from '../protocol/tfs/describe.js';
-import { InvalidInputError } from '../errors.js';
-import { isTensor, type Tensor, type Value } from '../tensor.js';
-import type { Arrivals } from '../serving/burst.js';
+} from '../../protocol/tfs/examples.js';
+import { decodePredict, encodePredict } from '../../protocol/tfs/rest.js';
+import { tfMetadata, versionStatuses } from '../../protocol/tfs/describe.js';
+import { InvalidInputError } from '../../errors.js';
+import { isTensor, type Tensor, type Value } from '../../tensor.js';
+import type { Arrivals } from '../../serving/burst.js';
 import { readInferBody, type InferBody } from './body.js';
-import { indexOf } from '../serving/control.js';
-import { HttpError } from '../serving/errors.js';
-import { find, goneSignal } from '../serving/about.js';
+import { indexOf } from '../../serving/control.js';
+import { HttpError } from '../../serving/errors.js';
+import { find, goneSignal } from '../../serving/about.js';
 
 interface Params {
   model: string;

@@ -1,10 +1,10 @@
 // Gathers a request's body: the JSON part, and the tensors behind it straight into the arena.
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
-import { parseCarved, type CarvedJson } from '../runtime/json-carve.js';
-import { allocate } from '../runtime/runtime.js';
-import { InvalidInputError } from '../errors.js';
-import { HttpError } from '../serving/errors.js';
+import { parseCarved, type CarvedJson } from '../../runtime/json-carve.js';
+import { allocate } from '../../runtime/runtime.js';
+import { InvalidInputError } from '../../errors.js';
+import { HttpError } from '../../serving/errors.js';
 import { HEADER_LENGTH } from './request-head.js';
 
 /** A body as the codec wants it. */

@@ -7,19 +7,19 @@
 import diagnostics from 'node:diagnostics_channel';
 import { Server as HttpServer, STATUS_CODES } from 'node:http';
 import { Socket, type Server } from 'node:net';
-import { LATER_FROM_BYTES } from '../runtime/json-carve.js';
-import type { PlannedResponse } from '../protocol/v2/plan.js';
-import type { Arrivals } from '../serving/burst.js';
-import { Body, Spares } from './bodies.js';
-import { answerFor } from '../serving/errors.js';
+import { LATER_FROM_BYTES } from '../../runtime/json-carve.js';
+import type { PlannedResponse } from '../../protocol/v2/plan.js';
+import type { Arrivals } from '../../serving/burst.js';
+import { Body, Spares } from './wire-body.js';
+import { answerFor } from '../../serving/errors.js';
 import {
   cancel,
   type HotInfer,
   type Reply,
   type Running,
   type Target,
-} from '../serving/exchange.js';
-import { readInto, scratch, type Reader } from './own-buffers.js';
+} from '../../serving/exchange.js';
+import { readInto, scratch, type Reader } from './socket-reads.js';
 import { HEADER_LENGTH, readRequestHead, type RequestHead } from './request-head.js';
 
 /** Node's default for all headers together. */

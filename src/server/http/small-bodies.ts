@@ -6,10 +6,10 @@
 // the request takes Fastify's path and nothing is lost but time.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { PlannedResponse } from '../protocol/v2/plan.js';
-import type { Arrivals } from '../serving/burst.js';
-import { answerFor } from '../serving/errors.js';
-import { cancel, type HotInfer, type Reply, type Running } from '../serving/exchange.js';
+import type { PlannedResponse } from '../../protocol/v2/plan.js';
+import type { Arrivals } from '../../serving/burst.js';
+import { answerFor } from '../../serving/errors.js';
+import { cancel, type HotInfer, type Reply, type Running } from '../../serving/exchange.js';
 import { HEADER_LENGTH } from './request-head.js';
 
 /** Larger bodies go straight into a lease, chunk by chunk: Fastify's path does that. */

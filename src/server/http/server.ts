@@ -7,21 +7,26 @@ import {
 import { createRequire } from 'node:module';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
-import type { Engine } from '../engine.js';
-import { Arrivals } from '../serving/burst.js';
+import type { Engine } from '../../engine.js';
+import { Arrivals } from '../../serving/burst.js';
 import { readInferBody } from './body.js';
-import type { SharedMemory } from '../runtime/shared-memory.js';
-import { isDescribed, openApiDocument } from '../protocol/openapi.js';
-import type { RegionSpan } from '../protocol/v2/request.js';
-import { addControlRoutes, checkControl, guard, type ControlOptions } from '../serving/control.js';
-import { answerFor } from '../serving/errors.js';
-import { HotInfer } from '../serving/exchange.js';
-import { HotRoute } from './hot-route.js';
-import { addLoggingRoutes, Logging, logRequests } from '../serving/log-settings.js';
-import { addModelRoutes } from '../serving/about.js';
-import { addProfileRoutes } from './profile.js';
-import { addSharedMemoryRoutes, sharedMemoryOf } from '../serving/regions.js';
-import { addTfsRoutes } from './tfs.js';
+import type { SharedMemory } from '../../runtime/shared-memory.js';
+import { isDescribed, openApiDocument } from './openapi.js';
+import type { RegionSpan } from '../../protocol/v2/request.js';
+import {
+  addControlRoutes,
+  checkControl,
+  guard,
+  type ControlOptions,
+} from '../../serving/control.js';
+import { answerFor } from '../../serving/errors.js';
+import { HotInfer } from '../../serving/exchange.js';
+import { HotRoute } from './small-bodies.js';
+import { addLoggingRoutes, Logging, logRequests } from '../../serving/log-settings.js';
+import { addModelRoutes } from '../../serving/about.js';
+import { addProfileRoutes } from './profile-routes.js';
+import { addSharedMemoryRoutes, sharedMemoryOf } from '../../serving/regions.js';
+import { addTfsRoutes } from './tfs-routes.js';
 import { Wire } from './wire.js';
 
 const require = createRequire(import.meta.url);
