@@ -55,9 +55,9 @@ export {
 export type { ModelConfig } from './catalog/model-config.js';
 export type { LoadOverride } from './repository/folder.js';
 export { SharedMemory, type SharedRegion } from './runtime/shared-memory.js';
-export { createGrpcServer, type GrpcServerOptions } from './server/grpc.js';
-export { GrpcServer } from './server/grpc-server.js';
-export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/tfs-grpc.js';
+export { createGrpcServer, type GrpcServerOptions } from './server/grpc/v2-service.js';
+export { GrpcServer } from './server/grpc/server.js';
+export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/grpc/tfs-service.js';
 export { Logging } from './serving/log-settings.js';
 export { createServer, type ServerOptions } from './server/http/server.js';
 export { version } from './version.js';

@@ -4,10 +4,10 @@ import { createEngine } from '../engine.js';
 import type { ControlMode, RepositoryEvent } from '../repository/repository.js';
 import { TercelError } from '../errors.js';
 import { SharedMemory } from '../runtime/shared-memory.js';
-import { createGrpcServer } from '../server/grpc.js';
+import { createGrpcServer } from '../server/grpc/v2-service.js';
 import { Logging } from '../serving/log-settings.js';
 import { createServer } from '../server/http/server.js';
-import { createTfsGrpcServer } from '../server/tfs-grpc.js';
+import { createTfsGrpcServer } from '../server/grpc/tfs-service.js';
 
 interface ServeFlags {
   models: string;

@@ -1,8 +1,8 @@
 // grpc.health.v1: the server's health, and each model's under its name.
 import type { ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { Engine } from '../engine.js';
-import { HttpError } from '../serving/errors.js';
-import { handlers, type GrpcServer } from './grpc-server.js';
+import type { Engine } from '../../engine.js';
+import { HttpError } from '../../serving/errors.js';
+import { handlers, type GrpcServer } from './server.js';
 import type { ServiceDefinition } from './protos.js';
 
 export const HEALTH = 'grpc.health.v1.Health';

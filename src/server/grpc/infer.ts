@@ -3,8 +3,8 @@
 // Messages come and go as bytes; a client's requests differ in their tensors only, so what the rest says is
 // read once (see v2-grpc.ts).
 import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
-import type { Engine, Servable } from '../engine.js';
-import type { Tensor } from '../tensor.js';
+import type { Engine, Servable } from '../../engine.js';
+import type { Tensor } from '../../tensor.js';
 import {
   cutInferRequest,
   decodeGrpcInfer,
@@ -13,14 +13,14 @@ import {
   encodeStreamResponse,
   plannedGrpcInputs,
   type GrpcPlan,
-} from '../protocol/v2/grpc.js';
-import type { Regions } from '../protocol/v2/request.js';
-import type { Arrivals } from '../serving/burst.js';
-import { answerFor, grpcStatusFor } from '../serving/errors.js';
-import type { HotMethod } from './grpc-hot.js';
-import { deadlineOf } from './grpc-server.js';
-import { Preparations, cancel, type Running } from '../serving/exchange.js';
-import { find } from '../serving/about.js';
+} from '../../protocol/v2/grpc.js';
+import type { Regions } from '../../protocol/v2/request.js';
+import type { Arrivals } from '../../serving/burst.js';
+import { answerFor, grpcStatusFor } from '../../serving/errors.js';
+import type { HotMethod } from './unary.js';
+import { deadlineOf } from './server.js';
+import { Preparations, cancel, type Running } from '../../serving/exchange.js';
+import { find } from '../../serving/about.js';
 
 const MAX_PLANS = 256;
 /** Requests of one stream that may be under way: its reading waits beyond them. */

@@ -5,9 +5,9 @@ import type {
   ServerUnaryCall,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { isLoopback, mayControl, type ControlOptions } from '../serving/control.js';
-import { grpcStatusFor } from '../serving/errors.js';
-import { answerBelow, type HotMethod } from './grpc-hot.js';
+import { isLoopback, mayControl, type ControlOptions } from '../../serving/control.js';
+import { grpcStatusFor } from '../../serving/errors.js';
+import { answerBelow, type HotMethod } from './unary.js';
 import { grpc, type ServiceDefinition } from './protos.js';
 
 /** Limit on a message, in bytes, both ways, where none is given. */

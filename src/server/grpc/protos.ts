@@ -15,7 +15,7 @@ export type ServiceDefinition = grpcModule.ServiceDefinition;
 /** A package of schema/, with messages as plain objects: field names as they stand, numbers as numbers. */
 export function loadPackage(...files: string[]): loaderModule.PackageDefinition {
   const loader = require('@grpc/proto-loader') as typeof loaderModule;
-  const folder = fileURLToPath(new URL('../../schema/', import.meta.url));
+  const folder = fileURLToPath(new URL('../../../schema', import.meta.url));
   return loader.loadSync(files, {
     includeDirs: [folder],
     keepCase: true,

@@ -6,7 +6,7 @@
 import type { EventEmitter } from 'node:events';
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
-import { grpcStatusFor, HttpError } from '../serving/errors.js';
+import { grpcStatusFor, HttpError } from '../../serving/errors.js';
 
 /** Where a call's answer goes: one of the two is called, once. */
 export interface CallReply {

@@ -1,25 +1,25 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { Engine } from '../engine.js';
-import { InvalidInputError } from '../errors.js';
-import { loadParameters, modelConfiguration, modelMetadata } from '../protocol/v2/describe.js';
-import { NO_SHARED_MEMORY, type RegionSpan } from '../protocol/v2/request.js';
-import type { SharedMemory } from '../runtime/shared-memory.js';
-import { Arrivals } from '../serving/burst.js';
+import type { Engine } from '../../engine.js';
+import { InvalidInputError } from '../../errors.js';
+import { loadParameters, modelConfiguration, modelMetadata } from '../../protocol/v2/describe.js';
+import { NO_SHARED_MEMORY, type RegionSpan } from '../../protocol/v2/request.js';
+import type { SharedMemory } from '../../runtime/shared-memory.js';
+import { Arrivals } from '../../serving/burst.js';
 import {
   checkControl,
   explicitOnly,
   indexOf,
   repositoryOf,
   type ControlOptions,
-} from '../serving/control.js';
-import { addHealth, HEALTH } from './grpc-health.js';
-import { GrpcInfer } from './grpc-infer.js';
-import { GrpcServer, handlers, type Fields, type Method } from './grpc-server.js';
-import { Logging } from '../serving/log-settings.js';
-import { describe, find, serverMetadata, statisticsOf } from '../serving/about.js';
+} from '../../serving/control.js';
+import { addHealth, HEALTH } from './health.js';
+import { GrpcInfer } from './infer.js';
+import { GrpcServer, handlers, type Fields, type Method } from './server.js';
+import { Logging } from '../../serving/log-settings.js';
+import { describe, find, serverMetadata, statisticsOf } from '../../serving/about.js';
 import { addReflection, inBytes, loadPackage, serviceOf } from './protos.js';
-import { findRegions, sharedMemoryOf } from '../serving/regions.js';
+import { findRegions, sharedMemoryOf } from '../../serving/regions.js';
 
 export interface GrpcServerOptions extends ControlOptions {
   /** Limit on a message, in bytes, both ways. Default 64 MiB. */

@@ -1,22 +1,22 @@
 // The gRPC server of TensorFlow Serving's protocol: PredictionService and ModelService.
 import path from 'node:path';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import type { Engine, Servable } from '../engine.js';
-import { InvalidInputError } from '../errors.js';
-import { textOf } from '../protocol/v2/datatypes.js';
-import { decodeGrpcPredict, encodeGrpcPredict } from '../protocol/tfs/grpc.js';
-import { signatureDefs } from '../protocol/tfs/describe.js';
-import { classesOf, regressionsOf, tensorsOfExamples } from '../protocol/tfs/examples.js';
-import { checkSignature, SIGNATURE } from '../protocol/tfs/rest.js';
-import type { Tensor } from '../tensor.js';
-import { Arrivals } from '../serving/burst.js';
+import type { Engine, Servable } from '../../engine.js';
+import { InvalidInputError } from '../../errors.js';
+import { textOf } from '../../protocol/v2/datatypes.js';
+import { decodeGrpcPredict, encodeGrpcPredict } from '../../protocol/tfs/grpc.js';
+import { signatureDefs } from '../../protocol/tfs/describe.js';
+import { classesOf, regressionsOf, tensorsOfExamples } from '../../protocol/tfs/examples.js';
+import { checkSignature, SIGNATURE } from '../../protocol/tfs/rest.js';
+import type { Tensor } from '../../tensor.js';
+import { Arrivals } from '../../serving/burst.js';
 import {
   checkControl,
   explicitOnly,
   repositoryOf,
   type ControlOptions,
-} from '../serving/control.js';
-import { addHealth, HEALTH } from './grpc-health.js';
+} from '../../serving/control.js';
+import { addHealth, HEALTH } from './health.js';
 import {
   cancelledSignal,
   GrpcServer,
@@ -24,10 +24,10 @@ import {
   handlers,
   millisecondsLeft,
   type Fields,
-} from './grpc-server.js';
-import { find } from '../serving/about.js';
+} from './server.js';
+import { find } from '../../serving/about.js';
 import { addReflection, inBytes, loadPackage, messageOf, serviceOf } from './protos.js';
-import { runServable, statusesOf } from './http/tfs-routes.js';
+import { runServable, statusesOf } from '../http/tfs-routes.js';
 
 const PREDICTION = 'tensorflow.serving.PredictionService';
 const MODEL = 'tensorflow.serving.ModelService';
