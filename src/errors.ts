@@ -54,7 +54,7 @@ export class RunError extends TercelError {
   }
 }
 
-// In the order of Code in native/core/status.h.
+// In the order of Code in native/core/base/status.h.
 const byNativeCode: ((message: string) => TercelError)[] = [
   (message) => new RunError(message),
   (message) => new InvalidInputError(message),

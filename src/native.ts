@@ -218,7 +218,7 @@ export interface NativeAddon {
   cancel(slot: number): void;
   flush(): void;
   allocate(bytes: number): ArrayBuffer;
-  /** See native/core/shared_memory.h: runs use it in place, like what allocate() gives. */
+  /** See native/core/memory/shared_memory.h: runs use it in place, like what allocate() gives. */
   mapShared(key: string, offset: number, bytes: number): ArrayBuffer;
   /** Whether all of what was mapped can still be touched. */
   sharedIntact(buffer: ArrayBuffer): boolean;
@@ -231,14 +231,14 @@ export interface NativeAddon {
   providerDevices(path: string): ProviderDevice[];
   /** What an engine of TensorRT is made for. */
   gpu(device: number): { name: string; capability: string; driver: string; tensorRt: number };
-  /** See native/core/file_lock.h; undefined while another process holds it. */
+  /** See native/core/base/file_lock.h; undefined while another process holds it. */
   tryLock(path: string): object | undefined;
   unlock(lock: object): void;
   trim(): void;
   /** Sets (0: only asks) how many compute threads run at once; returns the number. */
   setComputeThreads(threads: number): number;
   setMeta(meta: Float64Array): void;
-  /** See native/core/json_tensor.h: the text with number arrays cut out, and where each begins and ends. */
+  /** See native/core/json/json_tensor.h: the text with number arrays cut out, and where each begins and ends. */
   carveJson(bytes: Uint8Array, rows: boolean, marker: string, spans: Float64Array): string;
   /** The shape of nested lists. */
   jsonShape(bytes: Uint8Array, begin: number, end: number, where: string): number[];
@@ -290,7 +290,7 @@ export interface NativeAddon {
     inputs: { name: string; dtype: number; dims: readonly number[]; bytes: Uint8Array }[],
     loops: number,
   ): void;
-  /** Logs every allocation through Tercel's allocator: see native/core/allocation_log.h. */
+  /** Logs every allocation through Tercel's allocator: see native/core/memory/allocation_log.h. */
   startAllocationLog(capacity: number): void;
   /** Nanoseconds (monotonic), address and bytes of each, 0 bytes for a free. */
   stopAllocationLog(): { events: Float64Array; dropped: number } | undefined;

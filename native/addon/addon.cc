@@ -5,20 +5,20 @@
 #include <memory>
 #include <thread>
 
-#include "clock.h"
+#include "base/clock.h"
+#include "base/file_lock.h"
 #include "closure.h"
 #include "configure.h"
 #include "describe.h"
 #include "device_handle.h"
 #include "env.h"
-#include "file_lock.h"
 #include "json.h"
 #include "measure.h"
+#include "memory/shared_memory.h"
+#include "ort/provider_plugins.h"
+#include "ort/session_options.h"
 #include "profile.h"
-#include "provider_plugins.h"
 #include "read.h"
-#include "session_options.h"
-#include "shared_memory.h"
 #include "tasks.h"
 #include "values.h"
 

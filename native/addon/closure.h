@@ -4,7 +4,7 @@
 
 #include <napi.h>
 
-#include "ref.h"
+#include "base/ref.h"
 
 namespace tercel::addon {
 

@@ -1,8 +1,8 @@
 #include "describe.h"
 
 #include "device_handle.h"
+#include "ort/session_options.h"
 #include "runtime.h"
-#include "session_options.h"
 
 namespace tercel::addon {
 

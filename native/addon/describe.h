@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model.h"
-#include "tensor.h"
+#include "ort/tensor.h"
 
 namespace tercel::addon {
 

@@ -3,9 +3,9 @@
 #include <cstring>
 
 #include "closure.h"
-#include "nvml.h"
+#include "gpu/nvml.h"
+#include "gpu/tensorrt.h"
 #include "tasks.h"
-#include "tensorrt.h"
 #include "values.h"
 
 namespace tercel::addon {

@@ -1,8 +1,8 @@
 // DeviceHandle: a piece of a GPU's memory and the JS functions over it.
 #pragma once
 
-#include "device.h"
 #include "env.h"
+#include "gpu/device.h"
 
 namespace tercel::addon {
 

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <thread>
 
-#include "adaptive_lock.h"
+#include "base/adaptive_lock.h"
 #include "model.h"
 #include "model_handle.h"
 #include "profile.h"

@@ -9,10 +9,10 @@
 #include <set>
 #include <vector>
 
-#include "job.h"
-#include "ref.h"
+#include "base/ref.h"
+#include "base/status.h"
 #include "runtime.h"
-#include "status.h"
+#include "sched/job.h"
 
 namespace tercel::addon {
 

@@ -3,7 +3,7 @@
 #include <functional>
 
 #include "closure.h"
-#include "json_tensor.h"
+#include "json/json_tensor.h"
 #include "tasks.h"
 #include "values.h"
 

@@ -3,11 +3,11 @@
 #include <cstring>
 #include <thread>
 
+#include "base/clock.h"
 #include "binding_handle.h"
-#include "clock.h"
 #include "closure.h"
 #include "describe.h"
-#include "json_tensor.h"
+#include "json/json_tensor.h"
 #include "run_job.h"
 #include "tasks.h"
 

@@ -10,8 +10,8 @@
 #include "binding.h"
 #include "env.h"
 #include "model.h"
-#include "padding.h"
 #include "request.h"
+#include "sched/padding.h"
 #include "values.h"
 
 namespace tercel::addon {

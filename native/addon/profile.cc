@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "allocation_log.h"
 #include "closure.h"
+#include "memory/allocation_log.h"
 #include "roofline.h"
 #include "tasks.h"
 

@@ -1,8 +1,8 @@
 // Runs on the JS thread: inputs used where they are, outputs written to where JS will read them.
 #include <cstring>
 
-#include "clock.h"
-#include "json_tensor.h"
+#include "base/clock.h"
+#include "json/json_tensor.h"
 #include "model_handle.h"
 
 namespace tercel::addon {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "clock.h"
-#include "padding.h"
+#include "base/clock.h"
+#include "sched/padding.h"
 
 namespace tercel::addon {
 

@@ -5,8 +5,8 @@
 
 #include "binding_handle.h"
 #include "env.h"
-#include "job.h"
 #include "model_handle.h"
+#include "sched/job.h"
 
 namespace tercel::addon {
 

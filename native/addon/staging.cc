@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "model_handle.h"
-#include "padding.h"
 #include "run_job.h"
+#include "sched/padding.h"
 
 namespace tercel::addon {
 

@@ -3,7 +3,7 @@
 #include <optional>
 #include <system_error>
 
-#include "throttle.h"
+#include "sched/throttle.h"
 
 namespace tercel::addon {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "binding.h"
-#include "json_tensor.h"
+#include "json/json_tensor.h"
 
 namespace tercel::addon {
 

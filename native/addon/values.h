@@ -26,8 +26,8 @@
 #include <vector>
 
 #include "env.h"
-#include "job.h"
-#include "tensor.h"
+#include "ort/tensor.h"
+#include "sched/job.h"
 
 namespace tercel::addon {
 

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "clock.h"
-#include "ort_library.h"
-#include "tensor.h"
+#include "base/clock.h"
+#include "ort/ort_library.h"
+#include "ort/tensor.h"
 
 namespace {
 

@@ -18,15 +18,15 @@
 #include <functional>
 #include <thread>
 
+#include "base/clock.h"
 #include "binding.h"
-#include "clock.h"
-#include "device.h"
-#include "device_runner.h"
+#include "gpu/device.h"
+#include "gpu/device_runner.h"
+#include "gpu/nvml.h"
+#include "gpu/tensorrt.h"
 #include "gpu_cases.h"
 #include "model.h"
-#include "nvml.h"
 #include "runtime.h"
-#include "tensorrt.h"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "binding.h"
-#include "tensor.h"
+#include "ort/tensor.h"
 
 namespace tercel::proof {
 

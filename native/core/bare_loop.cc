@@ -5,9 +5,9 @@
 #include <cstring>
 #include <thread>
 
+#include "base/clock.h"
 #include "binding.h"
-#include "clock.h"
-#include "session_options.h"
+#include "ort/session_options.h"
 
 namespace tercel {
 

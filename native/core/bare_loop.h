@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "base/status.h"
 #include "model.h"
-#include "ort_library.h"
-#include "status.h"
+#include "ort/ort_library.h"
 
 namespace tercel {
 

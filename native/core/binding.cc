@@ -3,7 +3,7 @@
 #include <cstring>
 #include <map>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "runtime.h"
 
 namespace tercel {

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "arena.h"
+#include "memory/arena.h"
 #include "model.h"
-#include "ort_library.h"
-#include "tensor.h"
+#include "ort/ort_library.h"
+#include "ort/tensor.h"
 
 namespace tercel {
 

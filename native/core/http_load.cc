@@ -20,7 +20,7 @@
 #include <random>
 #include <string_view>
 
-#include "clock.h"
+#include "base/clock.h"
 #include "http_answer.h"
 #include "poller.h"
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "histogram.h"
-#include "status.h"
+#include "base/histogram.h"
+#include "base/status.h"
 
 namespace tercel {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <optional>
 
-#include "gpu_placement.h"
+#include "gpu/gpu_placement.h"
+#include "ort/session_options.h"
 #include "runtime.h"
-#include "session_options.h"
 
 namespace tercel {
 

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "ort_library.h"
-#include "scheduler.h"
-#include "tensor.h"
+#include "ort/ort_library.h"
+#include "ort/tensor.h"
+#include "sched/scheduler.h"
 
 namespace tercel {
 

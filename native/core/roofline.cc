@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "clock.h"
+#include "base/clock.h"
 
 // The widest multiply-adds that the processor has; chosen when the program starts, which is before
 // ThreadSanitizer is ready for it.

@@ -8,9 +8,9 @@
 #include <malloc.h>
 #endif
 
-#include "allocation_log.h"
-#include "cuda_runtime.h"
-#include "device.h"
+#include "gpu/cuda_runtime.h"
+#include "gpu/device.h"
+#include "memory/allocation_log.h"
 #include "model.h"
 
 namespace tercel {

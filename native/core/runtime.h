@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "arena.h"
-#include "compute_budget.h"
-#include "deadline_clock.h"
-#include "ort_library.h"
-#include "scheduler.h"
+#include "base/compute_budget.h"
+#include "memory/arena.h"
+#include "ort/ort_library.h"
+#include "sched/deadline_clock.h"
+#include "sched/scheduler.h"
 
 namespace tercel {
 

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/clock.h"
 #include "binding.h"
-#include "clock.h"
 #include "runtime.h"
-#include "throttle.h"
+#include "sched/throttle.h"
 
 namespace tercel {
 

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "clock.h"
-#include "json_tensor.h"
+#include "base/clock.h"
+#include "json/json_tensor.h"
 
 using namespace tercel;
 

@@ -5,10 +5,10 @@
 #include <set>
 #include <thread>
 
+#include "base/clock.h"
 #include "check.h"
-#include "clock.h"
 #include "fixture.h"
-#include "padding.h"
+#include "sched/padding.h"
 
 using namespace tercel;
 using namespace tercel::test;

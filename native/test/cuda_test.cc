@@ -4,10 +4,10 @@
 #include <thread>
 #include <vector>
 
-#include "arena.h"
 #include "check.h"
-#include "cuda_runtime.h"
 #include "fixture.h"
+#include "gpu/cuda_runtime.h"
+#include "memory/arena.h"
 
 using namespace tercel;
 using tercel::test::FakeCuda;

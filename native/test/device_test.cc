@@ -1,16 +1,16 @@
 // Runs on a GPU, with the fake of the CUDA runtime in its place and a session of the CPU's: what is
 // copied, in which order and how much of it beside a run, and what is left behind.
-#include "device.h"
+#include "gpu/device.h"
 
 #include <cstring>
 #include <thread>
 
+#include "base/clock.h"
 #include "binding.h"
 #include "check.h"
-#include "clock.h"
-#include "device_runner.h"
 #include "fixture.h"
-#include "gpu_placement.h"
+#include "gpu/device_runner.h"
+#include "gpu/gpu_placement.h"
 #include "warm_up.h"
 
 using namespace tercel;

@@ -10,7 +10,7 @@
 
 #include "binding.h"
 #include "check.h"
-#include "cuda_runtime.h"
+#include "gpu/cuda_runtime.h"
 
 namespace tercel::test {
 

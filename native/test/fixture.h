@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "fixtures/fake_cudart.h"
-#include "job.h"
 #include "model.h"
 #include "runtime.h"
+#include "sched/job.h"
 
 namespace tercel::test {
 

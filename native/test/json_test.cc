@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "check.h"
-#include "clock.h"
-#include "json_tensor.h"
+#include "json/json_tensor.h"
 
 using namespace tercel;
 

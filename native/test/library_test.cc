@@ -1,6 +1,6 @@
 #include "check.h"
 #include "fixture.h"
-#include "ort_library.h"
+#include "ort/ort_library.h"
 
 using namespace tercel;
 

@@ -8,13 +8,13 @@
 #include <random>
 #include <thread>
 
-#include "allocation_log.h"
 #include "bare_loop.h"
+#include "base/clock.h"
 #include "check.h"
-#include "clock.h"
 #include "fixture.h"
 #include "http_answer.h"
 #include "http_load.h"
+#include "memory/allocation_log.h"
 #include "roofline.h"
 
 using namespace tercel;

@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "batch_policy.h"
 #include "check.h"
+#include "sched/batch_policy.h"
 
 using namespace tercel;
 

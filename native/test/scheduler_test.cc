@@ -1,4 +1,4 @@
-#include "scheduler.h"
+#include "sched/scheduler.h"
 
 #if defined(__linux__)
 #include <signal.h>
@@ -12,12 +12,12 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
+#include "base/processor_share.h"
 #include "binding.h"
 #include "check.h"
-#include "clock.h"
 #include "fixture.h"
-#include "processor_share.h"
-#include "throttle.h"
+#include "sched/throttle.h"
 
 using namespace tercel;
 using namespace tercel::test;

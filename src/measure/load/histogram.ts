@@ -1,4 +1,4 @@
-// Latencies by how long they took: the layout of native/core/histogram.h.
+// Latencies by how long they took: the layout of native/core/base/histogram.h.
 
 const BITS = 7;
 const SUB = 1 << BITS;
