@@ -282,7 +282,7 @@ export interface NativeAddon {
     latency: Uint32Array,
     service: Uint32Array,
   ): void;
-  /** See native/core/bare_loop.h; the completion is a NativeBareLoop. */
+  /** See native/measure/bare_loop.h; the completion is a NativeBareLoop. */
   bareLoop(
     slot: number,
     path: string,

@@ -2,10 +2,10 @@
 
 #include <cstring>
 
-#include "bare_loop.h"
 #include "closure.h"
 #include "configure.h"
 #include "http_load.h"
+#include "measure/bare_loop.h"
 #include "read.h"
 #include "tasks.h"
 

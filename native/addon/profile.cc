@@ -9,8 +9,8 @@
 #include <memory>
 
 #include "closure.h"
+#include "measure/roofline.h"
 #include "memory/allocation_log.h"
-#include "roofline.h"
 #include "tasks.h"
 
 namespace tercel::addon {

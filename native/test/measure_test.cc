@@ -8,14 +8,14 @@
 #include <random>
 #include <thread>
 
-#include "bare_loop.h"
 #include "base/clock.h"
 #include "check.h"
 #include "fixture.h"
 #include "http_answer.h"
 #include "http_load.h"
+#include "measure/bare_loop.h"
+#include "measure/roofline.h"
 #include "memory/allocation_log.h"
-#include "roofline.h"
 
 using namespace tercel;
 using namespace tercel::test;

@@ -1,4 +1,4 @@
-// The bare ONNX Runtime C call in a loop: what everything is compared with. See native/core/bare_loop.h.
+// The bare ONNX Runtime C call in a loop: what everything is compared with. See native/measure/bare_loop.h.
 import { native, type NativeBareLoop } from '../../native.js';
 import { dtypeCodes, type Tensor } from '../../tensor.js';
 import type { ModelOptions } from '../../types.js';

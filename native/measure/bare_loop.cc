@@ -1,4 +1,4 @@
-#include "bare_loop.h"
+#include "measure/bare_loop.h"
 
 #include <time.h>
 

@@ -1,4 +1,4 @@
-#include "roofline.h"
+#include "measure/roofline.h"
 
 #include <algorithm>
 #include <cstddef>
