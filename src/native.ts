@@ -274,7 +274,7 @@ export interface NativeAddon {
     at: number,
     where: string,
   ): number;
-  /** See native/core/http_load.h; the arrays must stay until the slot's completion, a NativeHttpLoadResult. */
+  /** See native/load/http_load.h; the arrays must stay until the slot's completion, a NativeHttpLoadResult. */
   httpLoad(
     slot: number,
     options: NativeHttpLoad,

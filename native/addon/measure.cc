@@ -4,7 +4,7 @@
 
 #include "closure.h"
 #include "configure.h"
-#include "http_load.h"
+#include "load/http_load.h"
 #include "measure/bare_loop.h"
 #include "read.h"
 #include "tasks.h"

@@ -1,4 +1,4 @@
-// Loads on HTTP servers, by the native generator: native/core/http_load.h.
+// Loads on HTTP servers, by the native generator: native/load/http_load.h.
 import { task } from '../../runtime/mailbox.js';
 import { InvalidInputError } from '../../errors.js';
 import { native, type NativeHttpLoadResult } from '../../native.js';

@@ -1,4 +1,4 @@
-#include "poller.h"
+#include "load/poller.h"
 
 #include <poll.h>
 #include <unistd.h>

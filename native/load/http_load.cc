@@ -1,4 +1,4 @@
-#include "http_load.h"
+#include "load/http_load.h"
 
 #include <fcntl.h>
 #include <netdb.h>
@@ -21,8 +21,8 @@
 #include <string_view>
 
 #include "base/clock.h"
-#include "http_answer.h"
-#include "poller.h"
+#include "load/http_answer.h"
+#include "load/poller.h"
 
 namespace tercel {
 

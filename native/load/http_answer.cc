@@ -1,4 +1,4 @@
-#include "http_answer.h"
+#include "load/http_answer.h"
 
 #include <algorithm>
 #include <charconv>
