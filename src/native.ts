@@ -144,38 +144,6 @@ export interface NativeLoadOptions {
   throttle: boolean;
 }
 
-/** A load on an HTTP server; rate 0 is a closed loop. */
-export interface NativeHttpLoad {
-  host: string;
-  port: number;
-  requests: Uint8Array[];
-  connections: number;
-  rate: number;
-  poisson: boolean;
-  seed: number;
-  durationNs: number;
-  drainNs: number;
-  spinNs: number;
-}
-
-export interface NativeHttpLoadResult {
-  completed: number;
-  perSecond: number;
-  statuses: Record<string, number>;
-  broken: number;
-  unanswered: number;
-  unsent: number;
-  bytesIn: number;
-  bytesOut: number;
-  startNs: number;
-  elapsedNs: number;
-  cpuNs: number;
-  lateNs: number;
-  maxNs: number;
-  gone: boolean;
-  firstError: string;
-}
-
 export interface NativeBareLoop {
   /** One at a time; the completion has runs, elapsedNs and cpuNs. */
   run(slot: number, durationNs: number): void;
@@ -274,14 +242,6 @@ export interface NativeAddon {
     at: number,
     where: string,
   ): number;
-  /** See native/load/http_load.h; the arrays must stay until the slot's completion, a NativeHttpLoadResult. */
-  httpLoad(
-    slot: number,
-    options: NativeHttpLoad,
-    progress: Int32Array,
-    latency: Uint32Array,
-    service: Uint32Array,
-  ): void;
   /** See native/measure/bare_loop.h; the completion is a NativeBareLoop. */
   bareLoop(
     slot: number,
@@ -305,8 +265,14 @@ export interface NativeAddon {
 
 const require = createRequire(import.meta.url);
 
-function load(): NativeAddon {
-  const file = fileURLToPath(new URL('../build/Release/tercel.node', import.meta.url));
+/**
+ * Loads an addon by the name of its file.
+ *
+ * @throws ModelError when it is not built, or cannot be loaded
+ * @internal
+ */
+export function requireAddon(name: string): unknown {
+  const file = fileURLToPath(new URL(`../build/Release/${name}`, import.meta.url));
   if (!existsSync(file)) {
     throw new ModelError(
       'the native addon is not built: run "npm rebuild tercel" (it needs CMake and a C++20 compiler), ' +
@@ -314,7 +280,7 @@ function load(): NativeAddon {
     );
   }
   try {
-    return require(file) as NativeAddon;
+    return require(file);
   } catch (cause) {
     throw new ModelError(`the native addon cannot be loaded: ${(cause as Error).message}`, {
       cause,
@@ -322,7 +288,7 @@ function load(): NativeAddon {
   }
 }
 
-export const native: NativeAddon = load();
+export const native = requireAddon('tercel.node') as NativeAddon;
 
 let wake = (): void => {};
 

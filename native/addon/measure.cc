@@ -1,10 +1,7 @@
 #include "measure.h"
 
-#include <cstring>
-
 #include "closure.h"
 #include "configure.h"
-#include "load/http_load.h"
 #include "measure/bare_loop.h"
 #include "read.h"
 #include "tasks.h"
@@ -12,104 +9,6 @@
 namespace tercel::addon {
 
 namespace {
-
-double Number(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
-}
-
-// A typed array of 32-bit numbers with at least `count` of them; null otherwise.
-template <typename T>
-T* Words(const Napi::Value& value, size_t count) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().ByteLength() < count * sizeof(T)) {
-    return nullptr;
-  }
-  void* data = nullptr;
-  napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr);
-  return static_cast<T*>(data);
-}
-
-// JS keeps the arrays until the task is over, and an environment that ends waits for it.
-class HttpLoadTask : public ThreadTask, public Cancellable {
- public:
-  explicit HttpLoadTask(Ref<AddonEnv> env) : ThreadTask(std::move(env)) {}
-
-  HttpLoadOptions options;
-  HttpLoadProgress* progress = nullptr;
-  uint32_t* latency = nullptr;
-  uint32_t* service = nullptr;
-
-  void Cancel(Status) override { __atomic_store_n(&progress->stop, 1, __ATOMIC_RELAXED); }
-
-  napi_value Finish(napi_env env, napi_value) override {
-    if (!status_.ok()) return env_->Throw(status_);
-    const HttpLoadResult& r = result_;
-    Napi::Object object = Napi::Object::New(env);
-    auto put = [&](const char* name, double value) { object[name] = Napi::Number::New(env, value); };
-    put("completed", static_cast<double>(r.completed));
-    put("perSecond", r.per_second);
-    put("broken", static_cast<double>(r.broken));
-    put("unanswered", static_cast<double>(r.unanswered));
-    put("unsent", static_cast<double>(r.unsent));
-    put("bytesIn", static_cast<double>(r.bytes_in));
-    put("bytesOut", static_cast<double>(r.bytes_out));
-    put("startNs", static_cast<double>(r.start_ns));
-    put("elapsedNs", static_cast<double>(r.elapsed_ns));
-    put("cpuNs", static_cast<double>(r.cpu_ns));
-    put("lateNs", static_cast<double>(r.late_ns));
-    put("maxNs", static_cast<double>(r.max_ns));
-    object["gone"] = Napi::Boolean::New(env, r.gone);
-    object["firstError"] = Napi::String::New(env, r.first_error);
-    Napi::Object statuses = Napi::Object::New(env);
-    for (const auto& [status, count] : r.other_statuses) {
-      statuses[std::to_string(status)] = Napi::Number::New(env, static_cast<double>(count));
-    }
-    object["statuses"] = statuses;
-    return object;
-  }
-
- private:
-  void Work() override {
-    status_ = RunHttpLoad(options, progress, &result_);
-    std::memcpy(latency, result_.latency.data(), result_.latency.size() * sizeof(uint32_t));
-    std::memcpy(service, result_.service.data(), result_.service.size() * sizeof(uint32_t));
-  }
-
-  HttpLoadResult result_;
-  Status status_;
-};
-
-// httpLoad(slot, {host, port, requests, connections, rate, poisson, seed, durationNs, drainNs, spinNs},
-//          progress: Int32Array, latency: Uint32Array, service: Uint32Array)
-napi_value HttpLoad(napi_env env, napi_callback_info info) {
-  napi_value args[5];
-  auto* self = ReadCall<AddonEnv>(env, info, args);
-  const Napi::Object object(env, args[1]);
-  Ref<HttpLoadTask> task(new HttpLoadTask(Ref<AddonEnv>(self)));
-  HttpLoadOptions& options = task->options;
-  options.host = Text(object, "host");
-  options.port = static_cast<uint16_t>(Integer(object, "port", 0));
-  const Napi::Array requests = object.Get("requests").As<Napi::Array>();
-  for (uint32_t i = 0; i < requests.Length(); ++i) {
-    const std::vector<uint8_t> bytes = CopyBytes(requests[i]);
-    options.requests.emplace_back(bytes.begin(), bytes.end());
-  }
-  options.connections = static_cast<uint32_t>(Integer(object, "connections", 1));
-  options.rate = Number(object, "rate");
-  options.poisson = Flag(object, "poisson");
-  options.seed = static_cast<uint64_t>(Integer(object, "seed", 1));
-  options.duration_ns = Integer(object, "durationNs", 0);
-  options.drain_ns = Integer(object, "drainNs", 0);
-  options.spin_ns = Integer(object, "spinNs", 0);
-  task->progress = Words<HttpLoadProgress>(Napi::Value(env, args[2]), 1);
-  task->latency = Words<uint32_t>(Napi::Value(env, args[3]), kHistogramBuckets);
-  task->service = Words<uint32_t>(Napi::Value(env, args[4]), kHistogramBuckets);
-  if (!task->progress || !task->latency || !task->service) {
-    return self->Throw(Status::InvalidInput("httpLoad: arrays are missing or too short"));
-  }
-  task->Start(ReadUint32(env, args[0]));
-  return Undefined(env);
-}
 
 // A BareLoop of JS's. The function on the JS object holds it, and a task that runs it does too.
 class BareLoopHandle : public RefCounted<BareLoopHandle> {
@@ -212,8 +111,7 @@ napi_value MakeBareLoop(napi_env env, napi_callback_info info) {
 }  // namespace
 
 bool AddMeasureFunctions(napi_env env, napi_value exports, AddonEnv* self) {
-  return AddFunction(env, exports, "httpLoad", HttpLoad, self) &&
-         AddFunction(env, exports, "bareLoop", MakeBareLoop, self);
+  return AddFunction(env, exports, "bareLoop", MakeBareLoop, self);
 }
 
 }  // namespace tercel::addon

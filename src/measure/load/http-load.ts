@@ -1,8 +1,7 @@
 // Loads on HTTP servers, by the native generator: native/load/http_load.h.
-import { task } from '../../runtime/mailbox.js';
 import { InvalidInputError } from '../../errors.js';
-import { native, type NativeHttpLoadResult } from '../../native.js';
 import { Histogram } from './histogram.js';
+import { httpLoad } from './native-load.js';
 import type { Subject, Window, WindowResult } from './load.js';
 
 /** Sleeping threads wake so late here that a request would be; the last part of a wait is spent looking. */
@@ -65,27 +64,22 @@ export class HttpSubject implements Subject {
     signal.addEventListener('abort', onAbort);
     const isOpen = arrivals.kind !== 'closed';
     try {
-      const result = await task(
-        (slot) =>
-          native.httpLoad(
-            slot,
-            {
-              host: this.#host,
-              port: this.#port,
-              requests: this.#requests,
-              connections: isOpen ? this.#openConnections : arrivals.concurrency,
-              rate: isOpen ? arrivals.rate : 0,
-              poisson: arrivals.kind === 'poisson',
-              seed,
-              durationNs: Math.round(durationMs * 1e6),
-              drainNs: Math.round(drainMs * 1e6),
-              spinNs: SPIN_NS,
-            },
-            progress,
-            latency.counts,
-            service.counts,
-          ),
-        (made) => made as NativeHttpLoadResult,
+      const result = await httpLoad(
+        {
+          host: this.#host,
+          port: this.#port,
+          requests: this.#requests,
+          connections: isOpen ? this.#openConnections : arrivals.concurrency,
+          rate: isOpen ? arrivals.rate : 0,
+          poisson: arrivals.kind === 'poisson',
+          seed,
+          durationNs: Math.round(durationMs * 1e6),
+          drainNs: Math.round(drainMs * 1e6),
+          spinNs: SPIN_NS,
+        },
+        progress,
+        latency.counts,
+        service.counts,
       );
       latency.maxNs = result.maxNs;
       const errors: Record<string, number> = {};
