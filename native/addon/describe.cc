@@ -70,12 +70,12 @@ napi_value DescribeModel(napi_env env, const Model& model) {
   object.Set("inputs", DescribeValues(env, model.inputs()));
   object.Set("outputs", DescribeValues(env, model.outputs()));
   Napi::Object metadata = Napi::Object::New(env);
-  metadata.Set("producer", model.producer());
-  metadata.Set("graph", model.graph_name());
-  metadata.Set("description", model.description());
-  metadata.Set("version", static_cast<double>(model.version()));
+  metadata.Set("producer", model.graph().producer);
+  metadata.Set("graph", model.graph().name);
+  metadata.Set("description", model.graph().description);
+  metadata.Set("version", static_cast<double>(model.graph().version));
   Napi::Object custom = Napi::Object::New(env);
-  for (const auto& [key, value] : model.custom_metadata()) custom.Set(key, value);
+  for (const auto& [key, value] : model.graph().custom_metadata) custom.Set(key, value);
   metadata.Set("custom", custom);
   object.Set("metadata", metadata);
   object.Set("providers", StringList(env, model.providers()));

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "binding.h"
 #include "json/json_tensor.h"
+#include "ort/value.h"
 
 namespace tercel::addon {
 

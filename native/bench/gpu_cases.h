@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "binding.h"
 #include "ort/tensor.h"
+#include "ort/value.h"
 
 namespace tercel::proof {
 

@@ -13,8 +13,6 @@
 
 namespace tercel {
 
-using Dims = std::vector<int64_t>;
-
 // One thread at a time, and no run or change while another run is under way: the owner sees to it.
 class Binding final : public RefCounted<Binding>, public BoundRun {
  public:
@@ -82,18 +80,5 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
   std::vector<const OrtValue*> input_values_;
   std::vector<OrtValue*> output_values_;
 };
-
-// Makes an OrtValue over memory that somebody else keeps. `memory` describes where it is.
-Status MakeTensor(const OrtMemoryInfo* memory, DType dtype, const int64_t* dims, size_t rank,
-                  void* data, size_t bytes, OrtValue** out);
-// The same over plain CPU memory.
-Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
-                  size_t bytes, OrtValue** out);
-// Makes an OrtValue of strings; NUL bytes are kept.
-Status MakeStringTensor(const std::vector<std::string>& strings, const int64_t* dims, size_t rank,
-                        OrtValue** out);
-// Reads dtype and shape of a tensor value. `dims` holds kMaxRank.
-Status ReadTensorShape(const OrtValue* value, DType* dtype, int64_t* dims, size_t* rank);
-Status ReadStrings(const OrtValue* value, size_t count, std::vector<std::string>* out);
 
 }  // namespace tercel

@@ -5,56 +5,22 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "gpu/gpu_placement.h"
+#include "ort/graph.h"
 #include "ort/ort_library.h"
-#include "ort/tensor.h"
+#include "ort/session_options.h"
 #include "sched/scheduler.h"
 
 namespace tercel {
 
 class Runtime;
 
-using StringPairs = std::vector<std::pair<std::string, std::string>>;
-
-struct ProviderOptions {
-  std::string name;  // "cpu", "cuda", "tensorrt", or a name that the library or a plugin knows
-  StringPairs options;
-  // Of a plugin: its library (an absolute path; empty where it is registered already), and which of the
-  // devices that it offers under the name.
-  std::string library;
-  size_t device = 0;
-};
-
-struct ModelOptions {
-  int intra_op_threads = 1;
-  int inter_op_threads = 1;  // used when parallel
-  bool parallel = false;     // execution mode
-  bool spinning = false;     // of ORT's own intra-op workers between runs
-  int graph_level = 99;      // 0, 1, 2, 3, 99
-  bool deterministic = false;
-  bool memory_pattern = true;
-  // Where the session's CPU memory comes from.
-  enum class Memory { kTercel, kOrtArena, kMalloc } memory = Memory::kTercel;
-  std::string affinity;  // session.intra_op_thread_affinities
-  std::vector<std::pair<std::string, int64_t>> free_dimensions;
-  StringPairs config;  // any session config entry; wins over what the options above set
-  std::vector<ProviderOptions> providers;
-  bool fallback = false;  // a provider that cannot be loaded is a warning
-  std::string optimized_path;
-  std::string profile_prefix;
-  std::vector<std::string> custom_op_libraries;
-  int log_level = 4;
-  // For "cuda" and "tensorrt" among the providers.
-  struct Gpu {
-    int slots = 2;  // runs in flight, and lanes unless they are given; 0 leaves copies to ONNX Runtime
-    bool lanes_given = false;
-    // For tests: a session of the CPU's that is run as if it were on GPU 0.
-    std::optional<DeviceRunnerOptions> stand_in;
-  } gpu;
+struct ModelOptions : SessionOptions {
+  GpuOptions gpu;
   SchedulerOptions scheduler;
 };
 
@@ -105,22 +71,17 @@ class Model : public std::enable_shared_from_this<Model> {
   // Thread-safe.
   Ref<Bucket> BucketFor(const std::vector<Bucket::Shape>& inputs, const std::vector<uint32_t>& outputs);
 
-  const std::vector<ValueInfo>& inputs() const { return inputs_; }
-  const std::vector<ValueInfo>& outputs() const { return outputs_; }
+  const Graph& graph() const { return graph_; }
+  const std::vector<ValueInfo>& inputs() const { return graph_.inputs; }
+  const std::vector<ValueInfo>& outputs() const { return graph_.outputs; }
   // In the order of the outputs.
-  const std::vector<ShapePlan>& output_plans() const { return output_plans_; }
+  const std::vector<ShapePlan>& output_plans() const { return graph_.output_plans; }
   // Whether no run has shown a declared shape to be wrong.
   bool trusts_plans() const { return trusts_plans_.load(std::memory_order_relaxed); }
   void DistrustPlans() { trusts_plans_.store(false, std::memory_order_relaxed); }
   const std::string& source_name() const { return source_name_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
 
-  // From the model file.
-  const std::string& producer() const { return producer_; }
-  const std::string& graph_name() const { return graph_name_; }
-  const std::string& description() const { return description_; }
-  int64_t version() const { return version_; }
-  const StringPairs& custom_metadata() const { return custom_metadata_; }
   const std::vector<std::string>& providers() const { return providers_; }
   bool cpu_only() const { return providers_.size() == 1; }
 
@@ -133,31 +94,20 @@ class Model : public std::enable_shared_from_this<Model> {
 
  private:
   explicit Model(Runtime* runtime) : runtime_(runtime) {}
-  Status ReadMetadata();
 
   Runtime* const runtime_;
   std::vector<uint8_t> kept_bytes_;       // outlives the session
   std::unique_ptr<DeviceRunner> device_;  // the same: it computes on its stream
   OrtPtr<OrtSession> session_;
   std::unique_ptr<Scheduler> scheduler_;
-  std::vector<ValueInfo> inputs_;
-  std::vector<ValueInfo> outputs_;
-  std::vector<ShapePlan> output_plans_;
+  Graph graph_;
   std::string source_name_;
   std::vector<std::string> warnings_;
   std::vector<std::string> providers_;
-  std::string producer_;
-  std::string graph_name_;
-  std::string description_;
-  int64_t version_ = 0;
-  StringPairs custom_metadata_;
   std::mutex buckets_mutex_;
   std::vector<Ref<Bucket>> buckets_;  // protected by buckets_mutex_; the last used at the end
   std::atomic<bool> trusts_plans_{true};
   std::atomic<uint64_t> sync_runs_{0};
 };
-
-// Names of the execution providers that the open library was built with.
-Status AvailableProviders(std::vector<std::string>* out);
 
 }  // namespace tercel

@@ -12,6 +12,7 @@
 #include "gpu/device.h"
 #include "memory/allocation_log.h"
 #include "model.h"
+#include "ort/value.h"
 
 namespace tercel {
 
@@ -179,6 +180,11 @@ void Runtime::AtExit() {
   Runtime* runtime = Current();
   std::lock_guard<std::mutex> lock(runtime->mutex_);
   for (auto& [model, scheduler] : runtime->live_models_) scheduler->Quiesce(2'000'000'000);
+}
+
+Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
+                  size_t bytes, OrtValue** out) {
+  return MakeTensor(runtime->cpu_memory(), dtype, dims, rank, data, bytes, out);
 }
 
 }  // namespace tercel

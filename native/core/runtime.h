@@ -14,6 +14,7 @@
 #include "base/compute_budget.h"
 #include "memory/arena.h"
 #include "ort/ort_library.h"
+#include "ort/tensor.h"
 #include "sched/deadline_clock.h"
 #include "sched/scheduler.h"
 
@@ -104,5 +105,9 @@ class Runtime {
   std::map<std::string, Entry> entries_;      // protected by mutex_
   std::map<Model*, Scheduler*> live_models_;  // protected by mutex_
 };
+
+// As MakeTensor of ort/value.h, over plain CPU memory.
+Status MakeTensor(Runtime* runtime, DType dtype, const int64_t* dims, size_t rank, void* data,
+                  size_t bytes, OrtValue** out);
 
 }  // namespace tercel

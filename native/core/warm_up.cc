@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "base/clock.h"
-#include "binding.h"
+#include "ort/value.h"
 #include "runtime.h"
 #include "sched/throttle.h"
 

@@ -6,8 +6,7 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "binding.h"
-#include "ort/session_options.h"
+#include "ort/value.h"
 
 namespace tercel {
 
@@ -23,10 +22,10 @@ int64_t ProcessCpuNs() {
 
 }  // namespace
 
-Status BareLoop::Make(OrtEnv* env, const std::string& path, const ModelOptions& options,
+Status BareLoop::Make(OrtEnv* env, const std::string& path, const SessionOptions& options,
                       const std::vector<Input>& inputs, int loops, BareLoop* out) {
-  ModelOptions bare = options;
-  bare.memory = ModelOptions::Memory::kOrtArena;
+  SessionOptions bare = options;
+  bare.memory = SessionOptions::Memory::kOrtArena;
   OrtPtr<OrtSessionOptions> session_options;
   std::vector<std::string> providers, warnings;
   Status status = MakeSessionOptions(env, bare, &session_options, &providers, &warnings);

@@ -7,8 +7,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "model.h"
 #include "ort/ort_library.h"
+#include "ort/session_options.h"
+#include "ort/tensor.h"
 
 namespace tercel {
 
@@ -28,7 +29,7 @@ class BareLoop {
 
   // A session of its own over the file, with the options' threads, graph level and providers, and ONNX
   // Runtime's own arena; inputs and outputs fixed in a binding for each of `loops` threads.
-  static Status Make(OrtEnv* env, const std::string& path, const ModelOptions& options,
+  static Status Make(OrtEnv* env, const std::string& path, const SessionOptions& options,
                      const std::vector<Input>& inputs, int loops, BareLoop* out);
 
   // Each thread runs until `duration_ns` has passed, and once at least; with one loop on the calling

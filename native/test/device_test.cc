@@ -540,7 +540,7 @@ TEST(ProvidersAreToldTheStream) {
     options.gpu.slots = slots;
     options.providers = {{"TensorrtExecutionProvider", {}}, {"cuda", std::move(cuda)}, {"cpu", {}}};
     GpuPlacement placement;
-    Status status = PlaceOnGpu(&options, &placement);
+    Status status = PlaceOnGpu(slots, &options, &placement);
     return std::make_tuple(std::move(status), std::move(options), placement.runner != nullptr);
   };
   {

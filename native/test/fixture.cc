@@ -8,9 +8,9 @@
 #include <thread>
 #include <utility>
 
-#include "binding.h"
 #include "check.h"
 #include "gpu/cuda_runtime.h"
+#include "ort/value.h"
 
 namespace tercel::test {
 

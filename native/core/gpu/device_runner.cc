@@ -6,7 +6,7 @@
 
 #include "base/adaptive_lock.h"
 #include "base/clock.h"
-#include "binding.h"
+#include "ort/value.h"
 
 namespace tercel {
 

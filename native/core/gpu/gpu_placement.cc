@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "ort/session_options.h"
-
 namespace tercel {
 
 namespace {
@@ -22,10 +20,10 @@ bool IsOn(const std::string* value) {
 
 }  // namespace
 
-Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
+Status PlaceOnGpu(int slots, SessionOptions* options, GpuPlacement* out) {
   std::string device_id;
   DeviceRunnerOptions how;
-  how.slots = options->gpu.slots + 1;  // one for who runs on a thread of its own
+  how.slots = slots + 1;  // one for who runs on a thread of its own
   how.on_stream = true;
   bool any = false;
   for (const ProviderOptions& provider : options->providers) {
@@ -49,7 +47,7 @@ Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out) {
     }
     how.graphs |= IsOn(Find(provider, "enable_cuda_graph"));
   }
-  if (!any || options->gpu.slots <= 0) {
+  if (!any || slots <= 0) {
     if (how.graphs) {
       return Status::InvalidInput(
           "enable_cuda_graph needs slots of our own (gpu.slots above 0): a "

@@ -3,16 +3,25 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gpu/device_runner.h"
-#include "model.h"
+#include "ort/session_options.h"
 
 namespace tercel {
 
+// For "cuda" and "tensorrt" among the providers.
+struct GpuOptions {
+  int slots = 2;  // runs in flight, and lanes unless they are given; 0 leaves copies to ONNX Runtime
+  bool lanes_given = false;
+  // For tests: a session of the CPU's that is run as if it were on GPU 0.
+  std::optional<DeviceRunnerOptions> stand_in;
+};
+
 struct GpuPlacement {
-  // Null where no such provider is named, where `gpu.slots` is 0, and where the CUDA runtime cannot be
+  // Null where no such provider is named, where `slots` is 0, and where the CUDA runtime cannot be
   // opened: then ONNX Runtime copies inputs and outputs by itself, if the provider loads at all.
   std::unique_ptr<DeviceRunner> runner;
   Status unopened;            // why it could not
@@ -21,6 +30,6 @@ struct GpuPlacement {
 
 // Writes into the providers' options what the runner needs of the session. kInvalidInput for options
 // that contradict each other.
-Status PlaceOnGpu(ModelOptions* options, GpuPlacement* out);
+Status PlaceOnGpu(int slots, SessionOptions* options, GpuPlacement* out);
 
 }  // namespace tercel

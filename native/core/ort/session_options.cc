@@ -160,7 +160,7 @@ Status AvailableProviders(std::vector<std::string>* out) {
   return ToStatus(ort.ReleaseAvailableProviders(names, count), Code::kModel);
 }
 
-Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSessionOptions>* out,
+Status MakeSessionOptions(OrtEnv* env, const SessionOptions& options, OrtPtr<OrtSessionOptions>* out,
                           std::vector<std::string>* providers, std::vector<std::string>* warnings) {
   OrtSessionOptions* raw = nullptr;
   if (Status s = ToStatus(ort.CreateSessionOptions(&raw), Code::kModel); !s.ok()) return s;
@@ -215,17 +215,17 @@ Status MakeSessionOptions(OrtEnv* env, const ModelOptions& options, OrtPtr<OrtSe
   }
   providers->push_back("cpu");
 
-  ModelOptions::Memory memory = options.memory;
+  SessionOptions::Memory memory = options.memory;
   // ONNX Runtime copies from its CPU tensors to a GPU without waiting, and lets them go: from pageable
   // memory CUDA has read them by then, but our arena is pinned.
-  const bool is_copied_from = UsesGpu(*providers) || options.gpu.stand_in;
-  if (is_copied_from && memory == ModelOptions::Memory::kTercel)
-    memory = ModelOptions::Memory::kOrtArena;
-  const bool has_arena = memory == ModelOptions::Memory::kOrtArena;
+  const bool is_copied_from = UsesGpu(*providers) || options.is_copied_from;
+  if (is_copied_from && memory == SessionOptions::Memory::kTercel)
+    memory = SessionOptions::Memory::kOrtArena;
+  const bool has_arena = memory == SessionOptions::Memory::kOrtArena;
   set(has_arena ? ort.EnableCpuMemArena(raw) : ort.DisableCpuMemArena(raw), "memory");
   const bool is_given = std::any_of(options.config.begin(), options.config.end(),
                                     [](const auto& entry) { return entry.first == kUseEnvAllocators; });
-  if (memory == ModelOptions::Memory::kTercel && !is_given) config(kUseEnvAllocators, "1");
+  if (memory == SessionOptions::Memory::kTercel && !is_given) config(kUseEnvAllocators, "1");
   return failed;
 }
 

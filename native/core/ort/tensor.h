@@ -40,6 +40,8 @@ size_t DTypeBytes(DType dtype);
 
 inline constexpr size_t kMaxRank = 32;
 
+using Dims = std::vector<int64_t>;
+
 // Elements of a shape. False if a dimension is negative or the product does not fit 2^53.
 bool CountElements(const int64_t* dims, size_t rank, size_t* out);
 // Bytes of a shape. False as above, or if the bytes do not fit.

@@ -14,7 +14,6 @@
 #include "base/adaptive_lock.h"
 #include "base/clock.h"
 #include "base/processor_share.h"
-#include "binding.h"
 #include "sched/scheduler.h"
 
 namespace tercel {

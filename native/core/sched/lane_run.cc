@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/clock.h"
-#include "binding.h"
+#include "ort/value.h"
 #include "sched/lane.h"
 #include "sched/scheduler.h"
 
