@@ -2,7 +2,9 @@
 import { ClosedError, InvalidInputError } from './errors.js';
 import { native } from './native.js';
 import type { Tensor } from './tensor.js';
-import type { EngineStats, ModelOptions, WarmUpSample } from './types.js';
+import type { EngineStats } from './types/stats.js';
+import type { ModelOptions } from './types/model-options.js';
+import type { WarmUpSample } from './types/warm-up.js';
 import { checkDeclared } from './catalog/declared.js';
 import { emptyConfig, type ModelConfig } from './catalog/model-config.js';
 import { enterBuild, keepsEngines } from './catalog/tensorrt-cache.js';

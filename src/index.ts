@@ -21,22 +21,14 @@ export {
   type Tensor,
   type Value,
 } from './tensor.js';
-export type {
-  BatchingOptions,
-  DeviceCopies,
-  DeviceStats,
-  EngineStats,
-  GpuOptions,
-  LogLevel,
-  ModelOptions,
-  ModelStats,
-  PadRule,
-  ProviderDevice,
-  ProviderSpec,
-  RuntimeOptions,
-  ValueMetadata,
-  WarmUpSample,
-} from './types.js';
+export type { BatchingOptions, PadRule } from './types/batching.js';
+export type { DeviceCopies, DeviceStats, EngineStats, ModelStats } from './types/stats.js';
+export type { GpuOptions } from './types/gpu.js';
+export type { LogLevel, RuntimeOptions } from './types/runtime-options.js';
+export type { ModelOptions } from './types/model-options.js';
+export type { ProviderDevice, ProviderSpec } from './types/provider.js';
+export type { ValueMetadata } from './types/value.js';
+export type { WarmUpSample } from './types/warm-up.js';
 export {
   createEngine,
   Engine,

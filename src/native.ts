@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { errorFromNative, ModelError } from './errors.js';
-import type { ProviderDevice } from './types.js';
+import type { ProviderDevice } from './types/provider.js';
 
 /** A declared type as the addon describes it. */
 export interface NativeType {

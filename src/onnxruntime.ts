@@ -7,7 +7,9 @@ import { loadModel } from './catalog/loader.js';
 import type { Model } from './runtime/model.js';
 import { stats } from './runtime/runtime.js';
 import type { Tensor as TercelTensor } from './tensor.js';
-import type { ModelOptions, ProviderSpec, ValueMetadata } from './types.js';
+import type { ModelOptions } from './types/model-options.js';
+import type { ProviderSpec } from './types/provider.js';
+import type { ValueMetadata } from './types/value.js';
 
 export * from 'onnxruntime-common';
 

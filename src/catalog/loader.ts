@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os';
 import { resolve as absolute } from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native, type NativeLoadOptions, type NativeModel } from '../native.js';
-import type { ModelOptions } from '../types.js';
+import type { ModelOptions } from '../types/model-options.js';
 import { failOption, knownOptions } from '../options/validate.js';
 import { enterBuild, keepsEngines } from './tensorrt-cache.js';
 import { checkGpu, gpuLoadOptions, gpuProvider } from '../runtime/gpu-options.js';

@@ -1,6 +1,7 @@
 // What a model's configuration says, wherever it was written: model.json, config.pbtxt, a load call.
 import type { DType } from '../tensor.js';
-import type { ModelOptions, WarmUpSample } from '../types.js';
+import type { ModelOptions } from '../types/model-options.js';
+import type { WarmUpSample } from '../types/warm-up.js';
 
 /** Names of configuration files in a model's folder, the first that is there counts. */
 export const CONFIG_FILES = ['model.json', 'config.pbtxt'] as const;

@@ -2,7 +2,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
-import type { WarmUpSample } from '../types.js';
+import type { WarmUpSample } from '../types/warm-up.js';
 import {
   CONFIG_FILES,
   emptyConfig,

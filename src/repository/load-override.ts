@@ -1,7 +1,7 @@
 // What a configuration that came in a load call may say: who may load a model may not run, read or write what
 // else lies on this machine, nor hand native code an address.
 import { InvalidInputError } from '../errors.js';
-import type { ModelOptions } from '../types.js';
+import type { ModelOptions } from '../types/model-options.js';
 
 /**
  * Options of providers that are numbers, switches or names of the provider's own. Others are files, libraries,

@@ -4,7 +4,7 @@
 //             (policy)          failed: the old one goes on serving, the index says why
 import path from 'node:path';
 import { ClosedError, InvalidInputError, ModelError } from '../errors.js';
-import type { ModelOptions } from '../types.js';
+import type { ModelOptions } from '../types/model-options.js';
 import type { ModelConfig, VersionPolicy } from '../catalog/model-config.js';
 import { Beside } from './background-loads.js';
 import { hasEngines, keepsEngines, withoutTensorRt } from '../catalog/tensorrt-cache.js';

@@ -1,6 +1,8 @@
 // How a model runs on a GPU: options checked, and written out for the providers and the scheduler.
 import type { NativeLoadOptions } from '../native.js';
-import type { BatchingOptions, GpuOptions, ModelOptions } from '../types.js';
+import type { BatchingOptions } from '../types/batching.js';
+import type { GpuOptions } from '../types/gpu.js';
+import type { ModelOptions } from '../types/model-options.js';
 import { failOption, knownOptions, wholeOption } from '../options/validate.js';
 
 const DEFAULT_SLOTS = 2;

@@ -13,7 +13,7 @@ import {
   type Tensor,
   type Value,
 } from '../tensor.js';
-import type { ValueMetadata } from '../types.js';
+import type { ValueMetadata } from '../types/value.js';
 
 const SCRATCH = 8;
 const SCRATCH_OUTPUTS = 16;

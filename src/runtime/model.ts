@@ -1,7 +1,9 @@
 import { ClosedError } from '../errors.js';
 import { native, type NativeModel, type NativeSample } from '../native.js';
 import type { Tensor, Value } from '../tensor.js';
-import type { ModelOptions, ModelStats, ValueMetadata } from '../types.js';
+import type { ModelOptions } from '../types/model-options.js';
+import type { ModelStats } from '../types/stats.js';
+import type { ValueMetadata } from '../types/value.js';
 import { Binding, type BindOptions, type BindShapes } from './binding.js';
 import { holdFlags, runFlags, settleInline } from './inline.js';
 import { startPolling, task, wait, type Waiter } from './mailbox.js';

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { performance } from 'node:perf_hooks';
 import { InvalidInputError } from '../errors.js';
 import { native } from '../native.js';
-import type { DeviceStats, ModelStats } from '../types.js';
+import type { DeviceStats, ModelStats } from '../types/stats.js';
 import type { Model } from './model.js';
 import { stats } from './runtime.js';
 

@@ -12,7 +12,9 @@ import {
   type DType,
   type Tensor,
 } from '../tensor.js';
-import type { EngineStats, LogLevel, ProviderDevice, RuntimeOptions } from '../types.js';
+import type { EngineStats } from '../types/stats.js';
+import type { LogLevel, RuntimeOptions } from '../types/runtime-options.js';
+import type { ProviderDevice } from '../types/provider.js';
 
 const require = createRequire(import.meta.url);
 

@@ -3,7 +3,9 @@
 import { availableParallelism } from 'node:os';
 import type { NativePolicy } from '../native.js';
 import { bytesPerElement, viewBits } from '../tensor.js';
-import type { BatchingOptions, ModelOptions, PadRule, ValueMetadata } from '../types.js';
+import type { BatchingOptions, PadRule } from '../types/batching.js';
+import type { ModelOptions } from '../types/model-options.js';
+import type { ValueMetadata } from '../types/value.js';
 import { failOption, knownOptions, wholeOption } from '../options/validate.js';
 import { deviceRows, gpuLanes } from './gpu-options.js';
 

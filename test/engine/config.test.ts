@@ -6,7 +6,7 @@ import { parseTextFormat } from '../../src/repository/config/pbtxt.js';
 import { parseOverride } from '../../src/repository/config/read.js';
 import { modelJsonSchema, parseModelJson } from '../../src/repository/config/schema.js';
 import { parseTritonText } from '../../src/repository/config/triton.js';
-import type { ModelOptions } from '../../src/types.js';
+import type { ModelOptions } from '../../src/types/model-options.js';
 
 const json = (value: unknown): ReturnType<typeof parseModelJson> =>
   parseModelJson(JSON.stringify(value), 'm/model.json');

@@ -1,7 +1,7 @@
 // The bare ONNX Runtime C call in a loop: what everything is compared with. See native/measure/bare_loop.h.
 import { native, type NativeBareLoop } from '../../native.js';
 import { dtypeCodes, type Tensor } from '../../tensor.js';
-import type { ModelOptions } from '../../types.js';
+import type { ModelOptions } from '../../types/model-options.js';
 import { nativeOptions } from '../../catalog/loader.js';
 import { task } from '../../runtime/mailbox.js';
 import { startRuntime } from '../../runtime/runtime.js';

@@ -3,7 +3,7 @@ import { access } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { InvalidInputError } from '../../errors.js';
-import type { ModelOptions } from '../../types.js';
+import type { ModelOptions } from '../../types/model-options.js';
 import { defaultLanes } from '../../runtime/scheduling.js';
 import { startRuntime } from '../../runtime/runtime.js';
 import type { BenchDocument } from './document.js';

@@ -6,7 +6,7 @@ import { BareLoop } from './bare-loop.js';
 import { loadModel } from '../../catalog/loader.js';
 import type { Model } from '../../runtime/model.js';
 import { InvalidInputError } from '../../errors.js';
-import type { ModelOptions } from '../../types.js';
+import type { ModelOptions } from '../../types/model-options.js';
 import { CallSubject } from '../load/call-load.js';
 import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
 import type { Arrivals } from '../load/load.js';

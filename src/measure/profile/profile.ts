@@ -10,7 +10,7 @@ import { startRuntime, trim } from '../../runtime/runtime.js';
 import { InvalidInputError } from '../../errors.js';
 import { native } from '../../native.js';
 import type { Tensor } from '../../tensor.js';
-import type { ModelOptions } from '../../types.js';
+import type { ModelOptions } from '../../types/model-options.js';
 import { allocationsOf, type AllocationProfile } from './allocations.js';
 import { makeInputs, rowsOf, type InputChoices } from '../load/inputs.js';
 import { weightBytes } from '../../onnx/weights.js';

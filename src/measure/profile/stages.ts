@@ -4,7 +4,7 @@ import { loadModel } from '../../catalog/loader.js';
 import { parseCarved, printJson } from '../../runtime/json-carve.js';
 import { decodeInferRequest, encodeInferResponse } from '../../protocol/v2/rest.js';
 import type { Tensor } from '../../tensor.js';
-import type { ModelOptions } from '../../types.js';
+import type { ModelOptions } from '../../types/model-options.js';
 import { median } from '../statistics.js';
 
 export interface Stage {

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { InvalidInputError } from '../../errors.js';
 import { availableProviders, libraryFile, stats } from '../../runtime/runtime.js';
-import type { ProviderDevice } from '../../types.js';
+import type { ProviderDevice } from '../../types/provider.js';
 import { version } from '../../version.js';
 import { gpus, type Machine } from '../machine.js';
 import { installable, providerFiles } from '../install/provider-files.js';

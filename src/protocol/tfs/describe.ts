@@ -3,7 +3,7 @@
 // Sources: TensorFlow Serving's "RESTful API" document, get_model_status.proto and
 // get_model_metadata.proto.
 import type { DType } from '../../tensor.js';
-import type { ValueMetadata } from '../../types.js';
+import type { ValueMetadata } from '../../types/value.js';
 import { SIGNATURE } from './rest.js';
 
 /** TensorFlow's DataType by name; numbers are those of tensorflow/core/framework/types.proto. */

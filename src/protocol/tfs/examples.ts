@@ -3,7 +3,7 @@
 // Sources: TensorFlow Serving's "RESTful API" document, classification.proto and regression.proto.
 import { InvalidInputError } from '../../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
-import type { ValueMetadata } from '../../types.js';
+import type { ValueMetadata } from '../../types/value.js';
 import { checkSignature, isBase64, isObject, Printer } from './rest.js';
 import { textOfBase64 } from '../v2/datatypes.js';
 

@@ -12,7 +12,7 @@ import {
 } from '../../runtime/json-carve.js';
 import { InvalidInputError } from '../../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
-import type { ValueMetadata } from '../../types.js';
+import type { ValueMetadata } from '../../types/value.js';
 import { textOfBase64 } from '../v2/datatypes.js';
 
 /** The one signature that an ONNX model has. */

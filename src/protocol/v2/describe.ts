@@ -3,7 +3,8 @@
 // Sources: the KServe project's "Open Inference Protocol (v2)", and Triton's "Model Configuration",
 // "Statistics" and "Model Repository" extension documents.
 import { InvalidInputError } from '../../errors.js';
-import type { ModelStats, ValueMetadata } from '../../types.js';
+import type { ModelStats } from '../../types/stats.js';
+import type { ValueMetadata } from '../../types/value.js';
 import { datatypeOf } from './datatypes.js';
 
 /** What the protocol wants to know of a model that is served. */

@@ -12,7 +12,7 @@ import {
   type Tensor,
   type Value,
 } from '../../tensor.js';
-import type { ValueMetadata } from '../../types.js';
+import type { ValueMetadata } from '../../types/value.js';
 import { datatypeOf } from './datatypes.js';
 import { schedulingOf, type Parameters } from './request.js';
 

@@ -20,7 +20,7 @@ import {
   type Tensor,
   type Value,
 } from '../../tensor.js';
-import type { ValueMetadata } from '../../types.js';
+import type { ValueMetadata } from '../../types/value.js';
 import {
   answerOutputs,
   elementsInSpan,

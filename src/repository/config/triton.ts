@@ -4,7 +4,9 @@
 // Tercel does not support is listed in the warnings, field by field.
 import { InvalidInputError } from '../../errors.js';
 import type { DType } from '../../tensor.js';
-import type { BatchingOptions, GpuOptions, ModelOptions } from '../../types.js';
+import type { BatchingOptions } from '../../types/batching.js';
+import type { GpuOptions } from '../../types/gpu.js';
+import type { ModelOptions } from '../../types/model-options.js';
 import {
   emptyConfig,
   type DeclaredValue,
