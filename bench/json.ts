@@ -3,13 +3,8 @@
 // A tensor of 150,528 floats between JSON text and memory, by Tercel and by JSON.parse and JSON.stringify,
 // in turns; then mlp served in JSON against a plain Fastify + onnxruntime-node server.
 import { fileURLToPath } from 'node:url';
-import {
-  carvedArray,
-  JsonPrinter,
-  parseCarved,
-  parseNumbers,
-  printJson,
-} from '../dist/runtime/json-carve.js'; // of the build: an environment has one addon
+import { carvedArray, parseCarved, parseNumbers } from '../dist/runtime/json-carve.js';
+import { JsonPrinter, printJson } from '../dist/runtime/json-print.js'; // of the build: an environment has one addon
 import type { Tensor } from '../src/index.js';
 import { jsonRequest, load, Server } from './load.js';
 import { benchCase } from './models.js';

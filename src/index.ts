@@ -1,11 +1,11 @@
 export { Binding, type BindOptions, type BindShapes } from './runtime/binding.js';
 export { DeviceTensor } from './runtime/device-tensor.js';
 export { loadModel } from './catalog/loader.js';
-export { type OutputSelection } from './runtime/marshal.js';
+export { type OutputSelection } from './runtime/selection.js';
 export { Model, type Inputs } from './runtime/model.js';
 export { type RunOptions, type RunSyncOptions } from './runtime/run-options.js';
+export { allocate } from './runtime/lease.js';
 export {
-  allocate,
   availableProviders,
   configure,
   providerDevices,

@@ -35,12 +35,6 @@ export interface Decided {
   lanes: number | undefined;
 }
 
-export interface WarmUpResult {
-  /** Nanoseconds of the shortest run of each sample. */
-  runNs: number[];
-  rowsIndependent: boolean;
-}
-
 /** Random numbers that are good for ids and masks as well: whole numbers are 0 or 1. */
 function fill(dtype: ValueMetadata['dtype'], bytes: Uint8Array, count: number): void {
   const view = new DataView(bytes.buffer);

@@ -10,7 +10,8 @@ import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
 import { bufferOf, DeviceTensor } from './device-tensor.js';
 import { runFlags, settleInline } from './inline.js';
 import { startPolling, wait } from './mailbox.js';
-import { META_FLAGS, META_RUN_US, meta, tensorOver, type Marshaller } from './marshal.js';
+import { META_FLAGS, META_RUN_US, meta } from './layout.js';
+import { tensorOver, type Marshaller } from './marshal.js';
 import { readPriority, readSignal, readTimeout, writeRun, type RunOptions } from './run-options.js';
 
 /** Shapes by input or output name; or another binding's tensor on the GPU, to be used where it is. */

@@ -1,7 +1,7 @@
 // Runs on the calling thread: how much of them one turn of the event loop takes.
 
 import { native } from '../native.js';
-import { FLAG_CONCURRENT, FLAG_HOLD, FLAG_MAY_RUN_INLINE } from './marshal.js';
+import { FLAG_CONCURRENT, FLAG_HOLD, FLAG_MAY_RUN_INLINE } from './layout.js';
 
 /**
  * Microseconds of inline runs in one turn of the event loop. Past it runs go to a lane, and results

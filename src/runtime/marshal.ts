@@ -1,9 +1,7 @@
 // Tensors <-> the addon: the JS side of the layout in native/addon/values.h.
 import { InvalidInputError } from '../errors.js';
-import { ArraySpan } from './json-carve.js';
-import { native, type NativeType, type NativeValue } from '../native.js';
+import type { NativeType, NativeValue } from '../native.js';
 import {
-  viewBits,
   dtypeCodes,
   dtypeFromCode,
   Float16,
@@ -14,65 +12,26 @@ import {
   type Value,
 } from '../tensor.js';
 import type { ValueMetadata } from '../types/value.js';
+import { ArraySpan } from './json-carve.js';
+import {
+  BODY,
+  ensureMeta,
+  FLAG_PACKED,
+  fromScratch,
+  JSON_TEXT,
+  MAX_ARGS,
+  MAX_RANK,
+  meta,
+  META_FLAGS,
+  META_INPUTS,
+  META_OUTPUTS,
+  NESTED,
+  SEQUENCE,
+} from './layout.js';
+import { OutputSelector, unknownName, type OutputSelection, type Selection } from './selection.js';
 
-const SCRATCH = 8;
-const SCRATCH_OUTPUTS = 16;
-const SCRATCH_BYTES = 64;
-const BODY = SCRATCH + (SCRATCH_OUTPUTS * SCRATCH_BYTES) / 8;
-export const META_INPUTS = 0;
-export const META_OUTPUTS = 1;
-export const META_FLAGS = 2;
-export const META_PRIORITY = 3;
-export const META_TIMEOUT_MS = 4;
-export const META_SLOT = 5;
-export const META_RUN_US = 6;
-
-const FLAG_PACKED = 1;
-export const FLAG_MAY_RUN_INLINE = 2;
-export const FLAG_CONCURRENT = 4;
-export const FLAG_SHARE_RESULTS = 8;
-/** Numbers of any dtype as Uint8Array, at any address. */
-export const FLAG_RAW_BYTES = 16;
-export const FLAG_HOLD = 32;
-const JSON_TEXT = 256;
-const SEQUENCE = -1;
-const NESTED = -1;
-const FLOAT32_CODE = dtypeCodes.float32;
 const STRING_CODE = dtypeCodes.string;
 const FLOAT16_CODE = dtypeCodes.float16;
-/** As many data arguments as the addon reads from a call; more travel in one array. */
-const MAX_ARGS = 34;
-const MAX_RANK = 32;
-
-export let meta = new Float64Array(0);
-/** Views of the scratch by output position and dtype code. */
-let scratch: (Float32Array | undefined)[] = [];
-
-/** A copy of what a run left in the scratch: up to 64 bytes, which V8 keeps in its own heap. */
-function fromScratch(position: number, code: number, count: number): unknown {
-  const key = position * 32 + code;
-  const view = (scratch[key] ??= viewBits(
-    dtypeFromCode(code) as Exclude<DType, 'string'>,
-    meta.buffer,
-    SCRATCH * 8 + position * SCRATCH_BYTES,
-    SCRATCH_BYTES,
-  ));
-  // slice() looks for a species first; for a few floats a loop takes half the time.
-  if (code !== FLOAT32_CODE) return view.slice(0, count);
-  const copy = new Float32Array(count);
-  for (let i = 0; i < count; i++) copy[i] = view[i]!;
-  return copy;
-}
-
-/** Makes room for the shapes of `values` inputs and outputs. */
-function ensureMeta(values: number): void {
-  const size = BODY + values * (6 + MAX_RANK);
-  if (size <= meta.length) return;
-  meta = new Float64Array(size);
-  scratch = [];
-  native.setMeta(meta);
-}
-ensureMeta(32);
 
 const kinds = ['unknown', 'tensor', 'sequence', 'map', 'opaque', 'sparse', 'optional'] as const;
 
@@ -90,17 +49,6 @@ function describe(value: NativeValue): ValueMetadata {
   };
 }
 
-/** The outputs that a call asks for, and the tensors given for them. */
-export interface Selection {
-  readonly indices: readonly number[];
-  readonly given: readonly (Tensor | undefined)[];
-  /** Whether any is given. */
-  readonly anyGiven: boolean;
-}
-
-/** Which outputs to compute: their names, or a tensor (written in place) or null (made anew) for each. */
-export type OutputSelection = readonly string[] | Readonly<Record<string, Tensor | null>>;
-
 function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
@@ -115,11 +63,9 @@ export class Marshaller {
   readonly #inputDTypes: DType[];
   readonly #inputCodes: number[];
   readonly #outputNames: string[];
-  readonly #outputIndex = new Map<string, number>();
+  readonly #selector: OutputSelector;
   readonly #args: unknown[] = [];
   #argCount = 0;
-  #lastOutputs: OutputSelection | undefined;
-  #lastSelection: Selection | undefined;
 
   constructor(inputs: NativeValue[], outputs: NativeValue[]) {
     this.inputs = inputs.map(describe);
@@ -129,60 +75,19 @@ export class Marshaller {
     this.#inputDTypes = this.inputs.map((input) => input.dtype);
     this.#inputCodes = inputs.map((input) => innermost(input).dtype);
     this.#outputNames = outputs.map((output) => output.name);
-    this.#outputNames.forEach((name, index) => this.#outputIndex.set(name, index));
-    this.all = {
-      indices: outputs.map((_, index) => index),
-      given: outputs.map(() => undefined),
-      anyGiven: false,
-    };
+    this.#selector = new OutputSelector(this.#outputNames);
+    this.all = this.#selector.all;
     ensureMeta(inputs.length + outputs.length);
   }
 
   /** Throws InvalidInputError for a name that the model has not. */
   select(outputs: OutputSelection): Selection {
-    // The same object is the usual case in a loop; what is in it may have changed.
-    if (outputs === this.#lastOutputs && this.#isStill(outputs)) return this.#lastSelection!;
-    const selection = this.#makeSelection(outputs);
-    this.#lastOutputs = outputs;
-    this.#lastSelection = selection;
-    return selection;
+    return this.#selector.select(outputs);
   }
 
   /** A selection of new tensors by name, to be kept by the caller. */
   selectNames(outputs: readonly string[]): Selection {
-    return this.#makeSelection(outputs);
-  }
-
-  #isStill(outputs: OutputSelection): boolean {
-    if (Array.isArray(outputs)) return false;
-    const { indices, given } = this.#lastSelection!;
-    let count = 0;
-    for (const _ in outputs) count++;
-    if (count !== indices.length) return false;
-    for (let i = 0; i < count; i++) {
-      const tensor = (outputs as Record<string, Tensor | null>)[this.#outputNames[indices[i]!]!];
-      if (tensor === undefined || (tensor ?? undefined) !== given[i]) return false;
-    }
-    return true;
-  }
-
-  #makeSelection(outputs: OutputSelection): Selection {
-    const indices: number[] = [];
-    const given: (Tensor | undefined)[] = [];
-    let anyGiven = false;
-    const named = Array.isArray(outputs);
-    for (const name of named ? (outputs as readonly string[]) : Object.keys(outputs)) {
-      const index = this.#outputIndex.get(name);
-      if (index === undefined) throw this.#unknown('output', name, this.#outputNames);
-      if (indices.includes(index))
-        throw new InvalidInputError(`output "${name}" is asked for twice`);
-      const tensor = named ? null : (outputs as Record<string, Tensor | null>)[name];
-      indices.push(index);
-      given.push(tensor ?? undefined);
-      if (tensor) anyGiven = true;
-    }
-    if (indices.length === 0) throw new InvalidInputError('outputs: no output is asked for');
-    return { indices, given, anyGiven };
+    return this.#selector.selectNames(outputs);
   }
 
   /** Writes a request into meta and its data into args. */
@@ -359,12 +264,6 @@ export class Marshaller {
     return values as Record<string, Tensor>;
   }
 
-  #unknown(role: string, name: string, known: readonly string[]): InvalidInputError {
-    return new InvalidInputError(
-      `${role} "${name}" does not exist; the model has ${known.map((n) => `"${n}"`).join(', ')}`,
-    );
-  }
-
   #missing(name: string, inputs: Readonly<Record<string, Value>>): InvalidInputError {
     this.#findUnknown(inputs);
     return new InvalidInputError(
@@ -375,7 +274,7 @@ export class Marshaller {
 
   #findUnknown(inputs: Readonly<Record<string, Value>>): void {
     for (const name of Object.keys(inputs)) {
-      if (!this.#inputNames.includes(name)) throw this.#unknown('input', name, this.#inputNames);
+      if (!this.#inputNames.includes(name)) throw unknownName('input', name, this.#inputNames);
     }
   }
 }

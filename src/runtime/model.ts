@@ -11,12 +11,12 @@ import {
   FLAG_MAY_RUN_INLINE,
   FLAG_RAW_BYTES,
   FLAG_SHARE_RESULTS,
-  Marshaller,
   META_FLAGS,
   META_RUN_US,
   meta,
-  type Selection,
-} from './marshal.js';
+} from './layout.js';
+import { Marshaller } from './marshal.js';
+import { type Selection } from './selection.js';
 import { nativePolicy } from './scheduling.js';
 import {
   readFlags,
@@ -27,7 +27,13 @@ import {
   type RunOptions,
   type RunSyncOptions,
 } from './run-options.js';
-import type { WarmUpResult } from '../catalog/warm-up.js';
+
+/** What Model.warmUp() saw. @internal */
+export interface WarmUpResult {
+  /** Nanoseconds of the shortest run of each sample. */
+  runNs: number[];
+  rowsIndependent: boolean;
+}
 
 /** Inputs by name. Sequences are arrays of tensors; an optional input may be null or left out. */
 export type Inputs = Readonly<Record<string, Value>>;

@@ -1,7 +1,8 @@
 // The v2 routes of models: metadata, readiness, configuration, statistics, infer.
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
-import { printJsonLater, type Later } from '../runtime/json-carve.js';
+import { printJsonLater } from '../runtime/json-print.js';
+import { type Later } from '../runtime/json-carve.js';
 import { withDefaults, type Engine, type Servable } from '../engine.js';
 import {
   modelConfiguration,

@@ -2,7 +2,7 @@
 import { native, type NativeBareLoop } from '../../native.js';
 import { dtypeCodes, type Tensor } from '../../tensor.js';
 import type { ModelOptions } from '../../types/model-options.js';
-import { nativeOptions } from '../../catalog/loader.js';
+import { nativeOptions } from '../../runtime/load-options.js';
 import { task } from '../../runtime/mailbox.js';
 import { startRuntime } from '../../runtime/runtime.js';
 

@@ -1,7 +1,8 @@
 // Where a request's time goes, from its bytes to the bytes of its answer: one at a time, on a lane.
 import { encodeRequest } from '../../client/codec.js';
 import { loadModel } from '../../catalog/loader.js';
-import { parseCarved, printJson } from '../../runtime/json-carve.js';
+import { parseCarved } from '../../runtime/json-carve.js';
+import { printJson } from '../../runtime/json-print.js';
 import { decodeInferRequest, encodeInferResponse } from '../../protocol/v2/rest.js';
 import type { Tensor } from '../../tensor.js';
 import type { ModelOptions } from '../../types/model-options.js';

@@ -3,13 +3,12 @@
 // Source: TensorFlow Serving's "RESTful API" document.
 import {
   carvedArray,
-  JsonPrinter,
   parseNumbers,
-  printJson,
   shapeOf,
   type ArraySpan,
   type CarvedJson,
 } from '../../runtime/json-carve.js';
+import { JsonPrinter, printJson } from '../../runtime/json-print.js';
 import { InvalidInputError } from '../../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
 import type { ValueMetadata } from '../../types/value.js';

@@ -3,7 +3,7 @@
 //
 // Source: Triton's "Generate Extension".
 import { InvalidInputError } from '../../errors.js';
-import { JsonPrinter, printJson } from '../../runtime/json-carve.js';
+import { JsonPrinter, printJson } from '../../runtime/json-print.js';
 import {
   bytesPerElement,
   isTensor,

@@ -2,14 +2,8 @@
 //
 // A client sends the same JSON with each request of a shape, and only the numbers in it or behind it
 // change: reading it costs 3 us and more, finding it again 0.3.
-import {
-  arrayAt,
-  arrayIndex,
-  printJson,
-  type CarvedJson,
-  type CarvedText,
-  type JsonTemplate,
-} from '../../runtime/json-carve.js';
+import { arrayAt, arrayIndex, type CarvedJson, type CarvedText } from '../../runtime/json-carve.js';
+import { printJson, type JsonTemplate } from '../../runtime/json-print.js';
 import type { DType, Tensor } from '../../tensor.js';
 import type { InferResponse } from './rest.js';
 import type { InferRequest } from './request.js';

@@ -4,13 +4,12 @@
 // Extension" and "HTTP/REST" documents.
 import {
   carvedArray,
-  JsonPrinter,
   parseNumbers,
   type ArraySpan,
   type CarvedJson,
   type Later,
-  type JsonTemplate,
 } from '../../runtime/json-carve.js';
+import { JsonPrinter, type JsonTemplate } from '../../runtime/json-print.js';
 import { InvalidInputError } from '../../errors.js';
 import {
   bytesPerElement,

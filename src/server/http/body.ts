@@ -2,7 +2,7 @@
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import { parseCarved, type CarvedJson } from '../../runtime/json-carve.js';
-import { allocate } from '../../runtime/runtime.js';
+import { allocate } from '../../runtime/lease.js';
 import { InvalidInputError } from '../../errors.js';
 import { HttpError } from '../../serving/errors.js';
 import { HEADER_LENGTH } from './request-head.js';

@@ -1,5 +1,5 @@
 // Bodies of requests on the wire: memory that the socket reads into and the run takes, used again.
-import { allocate } from '../../runtime/runtime.js';
+import { allocate } from '../../runtime/lease.js';
 import type { RequestHead } from './request-head.js';
 
 /** Tensors of so many bytes are worth a lease: the run then takes them as they are. */
