@@ -35,15 +35,11 @@ export {
   type EngineLoadOptions,
   type EngineOptions,
   type InferOptions,
-  type Servable,
 } from './engine.js';
-export {
-  Repository,
-  type ControlMode,
-  type IndexEntry,
-  type RepositoryEvent,
-  type RepositoryOptions,
-} from './repository/repository.js';
+export { type Servable } from './catalog/model-servable.js';
+export { Repository, type ControlMode, type RepositoryOptions } from './repository/repository.js';
+export { type IndexEntry } from './repository/records.js';
+export { type RepositoryEvent } from './repository/events.js';
 export type { ModelConfig } from './catalog/model-config.js';
 export type { LoadOverride } from './repository/folder.js';
 export { SharedMemory, type SharedRegion } from './runtime/shared-memory.js';

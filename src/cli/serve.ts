@@ -1,7 +1,8 @@
 // tercel serve: parses, prints, starts and stops.
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { createEngine } from '../engine.js';
-import type { ControlMode, RepositoryEvent } from '../repository/repository.js';
+import type { ControlMode } from '../repository/repository.js';
+import type { RepositoryEvent } from '../repository/events.js';
 import { TercelError } from '../errors.js';
 import { SharedMemory } from '../runtime/shared-memory.js';
 import { createGrpcServer } from '../server/grpc/v2-service.js';

@@ -1,8 +1,8 @@
-/** Work that goes on beside what serves: one at a time for each model and version. */
-export class Beside {
+/** Loads that go on while an older one serves: one at a time for each model and version. */
+export class BackgroundLoads {
   readonly #running = new Map<string, AbortController>();
 
-  /** Ends what goes on for the version, and begins anew. `work` reports its own errors. */
+  /** Ends the load of the version that goes on, and begins another. `work` reports its own errors. */
   start(name: string, version: string, work: (signal: AbortSignal) => Promise<void>): void {
     const key = `${name}/${version}`;
     this.#running.get(key)?.abort();
@@ -14,7 +14,7 @@ export class Beside {
     work(controller.signal).then(end, end);
   }
 
-  /** Ends what goes on: of a model, of one version of it, or all. */
+  /** Ends loads that go on: of a model, of one version of it, or all. */
   cancel(name?: string, version?: string): void {
     for (const [key, controller] of this.#running) {
       const isMeant =

@@ -47,7 +47,7 @@ const CONFIG_ENTRIES =
   /^(session\.(in(tra|ter)_op\.\w+|dynamic_block_base|set_denormal_as_zero|disable_prepacking|disable_quant_qdq|enable_quant_qdq_cleanup|qdq_\w+|disable_double_qdq_remover|disable_aot_function_inlining|strict_shape_type_inference|use_device_allocator_for_initializers|force_spinning_stop|use_env_allocators)|optimization\.(enable|disable)_\w+|mlas\.\w+)$/;
 
 /** @throws InvalidInputError naming what cannot be given */
-export function checkLoadCall(name: string, options: ModelOptions): void {
+export function checkLoadOverride(name: string, options: ModelOptions): void {
   const refuse = (what: string): never => {
     throw new InvalidInputError(
       `config of model "${name}": ${what} cannot be given in a load call`,

@@ -3,7 +3,9 @@ import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { printJsonLater } from '../runtime/json-print.js';
 import { type Later } from '../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../engine.js';
+import { withDefaults } from './defaults.js';
+import { type Engine } from '../engine.js';
+import { type Servable } from '../catalog/model-servable.js';
 import {
   modelConfiguration,
   modelMetadata,

@@ -2,7 +2,9 @@
 //
 // Nothing here knows HTTP: a request is a target and two spans of bytes, an answer goes to a Reply.
 import { carve, parseEnvelope } from '../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../engine.js';
+import { withDefaults } from './defaults.js';
+import { type Engine } from '../engine.js';
+import { type Servable } from '../catalog/model-servable.js';
 import { readPriority, readTimeout } from '../runtime/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2/rest.js';

@@ -3,7 +3,8 @@
 // Messages come and go as bytes; a client's requests differ in their tensors only, so what the rest says is
 // read once (see v2-grpc.ts).
 import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
-import type { Engine, Servable } from '../../engine.js';
+import type { Engine } from '../../engine.js';
+import type { Servable } from '../../catalog/model-servable.js';
 import type { Tensor } from '../../tensor.js';
 import {
   cutInferRequest,

@@ -1,7 +1,8 @@
 // The gRPC server of TensorFlow Serving's protocol: PredictionService and ModelService.
 import path from 'node:path';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import type { Engine, Servable } from '../../engine.js';
+import type { Engine } from '../../engine.js';
+import type { Servable } from '../../catalog/model-servable.js';
 import { InvalidInputError } from '../../errors.js';
 import { textOf } from '../../protocol/v2/datatypes.js';
 import { decodeGrpcPredict, encodeGrpcPredict } from '../../protocol/tfs/grpc.js';

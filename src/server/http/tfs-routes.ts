@@ -2,7 +2,9 @@
 import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { parseCarved } from '../../runtime/json-carve.js';
-import { withDefaults, type Engine, type Servable } from '../../engine.js';
+import { withDefaults } from '../../serving/defaults.js';
+import { type Engine } from '../../engine.js';
+import { type Servable } from '../../catalog/model-servable.js';
 import {
   classesOf,
   decodeExamples,
