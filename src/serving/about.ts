@@ -14,7 +14,7 @@ import {
 } from '../protocol/v2/describe.js';
 import { decodeInferRequest, decodeRawRequest, encodeInferResponse } from '../protocol/v2/rest.js';
 import { decodeGenerate, encodeGenerate, event } from '../protocol/v2/generate.js';
-import type { Regions } from '../protocol/v2/request.js';
+import type { Regions } from '../protocol/v2/spans.js';
 import { version } from '../version.js';
 import type { Arrivals } from './burst.js';
 import type { InferBody } from '../server/http/body.js';

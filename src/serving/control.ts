@@ -6,7 +6,7 @@ import type { Engine } from '../engine.js';
 import type { IndexEntry } from '../repository/records.js';
 import type { Repository } from '../repository/repository.js';
 import { InvalidInputError } from '../errors.js';
-import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2/describe.js';
+import { decodeIndexRequest, decodeLoadRequest } from '../protocol/v2/control.js';
 import type { InferBody } from '../server/http/body.js';
 import { HttpError } from './errors.js';
 

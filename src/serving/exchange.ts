@@ -8,7 +8,8 @@ import { type Servable } from '../catalog/model-servable.js';
 import { readPriority, readTimeout } from '../runtime/run-options.js';
 import type { Tensor } from '../tensor.js';
 import { decodeInferRequest, encodeInferResponse } from '../protocol/v2/rest.js';
-import type { InferRequest, Regions } from '../protocol/v2/request.js';
+import type { InferRequest } from '../protocol/v2/request.js';
+import type { Regions } from '../protocol/v2/spans.js';
 import {
   planOf,
   planOnce,

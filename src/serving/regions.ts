@@ -3,8 +3,7 @@
 // Source: Triton's "Shared-Memory Extension".
 import type { FastifyInstance } from 'fastify';
 import { SharedMemory, type SharedRegion } from '../runtime/shared-memory.js';
-import { decodeRegisterRequest, regionStatus } from '../protocol/v2/spans.js';
-import { NO_SHARED_MEMORY } from '../protocol/v2/request.js';
+import { decodeRegisterRequest, regionStatus, NO_SHARED_MEMORY } from '../protocol/v2/spans.js';
 import type { InferBody } from '../server/http/body.js';
 import { HttpError } from './errors.js';
 

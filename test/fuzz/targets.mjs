@@ -22,7 +22,7 @@ import {
   encodeGrpcInfer,
   plannedGrpcInputs,
 } from '../../dist/protocol/v2/grpc.js';
-import { decodeIndexRequest, decodeLoadRequest } from '../../dist/protocol/v2/describe.js';
+import { decodeIndexRequest, decodeLoadRequest } from '../../dist/protocol/v2/control.js';
 import { planOf, plannedInputs } from '../../dist/protocol/v2/plan.js';
 import { changeLogSettings, defaultLogSettings } from '../../dist/protocol/v2/log-settings.js';
 import { decodeRegisterRequest } from '../../dist/protocol/v2/spans.js';

@@ -14,7 +14,7 @@ import {
 } from '../../tensor.js';
 import type { ValueMetadata } from '../../types/value.js';
 import { datatypeOf } from './datatypes.js';
-import { schedulingOf, type Parameters } from './request.js';
+import { schedulingOf, type Parameters } from './parameters.js';
 
 export interface GenerateRequest {
   id?: string;

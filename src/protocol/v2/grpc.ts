@@ -22,17 +22,13 @@ import {
 } from '../../protobuf.js';
 import {
   answerOutputs,
-  elementsInSpan,
   requestedOutput,
-  schedulingOf,
-  spanOf,
-  spanParameters,
-  type Answering,
   type InferRequest,
-  type Parameters,
-  type Regions,
   type RequestedOutput,
 } from './request.js';
+import { elementsInSpan, spanOf, spanParameters, type Regions } from './spans.js';
+import { schedulingOf, type Parameters } from './parameters.js';
+import { type Answering } from './classification.js';
 import { bytesOf, datatypeOf, dtypeOfName, stringsFromBinary } from './datatypes.js';
 
 /** A request as it came: the model that it names, and what it asks. */

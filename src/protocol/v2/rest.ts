@@ -22,16 +22,13 @@ import {
 import type { ValueMetadata } from '../../types/value.js';
 import {
   answerOutputs,
-  elementsInSpan,
   requestedOutput,
-  schedulingOf,
-  spanOf,
-  spanParameters,
-  type Answering,
   type InferRequest,
-  type Regions,
   type RequestedOutput,
 } from './request.js';
+import { elementsInSpan, spanOf, spanParameters, type Regions } from './spans.js';
+import { schedulingOf } from './parameters.js';
+import { type Answering } from './classification.js';
 import { bytesOf, datatypeOf, dtypeOfName, elementsFromBinary } from './datatypes.js';
 
 interface JsonObject {

@@ -15,7 +15,7 @@ import {
   plannedGrpcInputs,
   type GrpcPlan,
 } from '../../protocol/v2/grpc.js';
-import type { Regions } from '../../protocol/v2/request.js';
+import type { Regions } from '../../protocol/v2/spans.js';
 import type { Arrivals } from '../../serving/burst.js';
 import { answerFor, grpcStatusFor } from '../../serving/errors.js';
 import type { HotMethod } from './unary.js';

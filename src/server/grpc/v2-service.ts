@@ -2,8 +2,9 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Engine } from '../../engine.js';
 import { InvalidInputError } from '../../errors.js';
-import { loadParameters, modelConfiguration, modelMetadata } from '../../protocol/v2/describe.js';
-import { NO_SHARED_MEMORY, type RegionSpan } from '../../protocol/v2/request.js';
+import { loadParameters } from '../../protocol/v2/control.js';
+import { modelConfiguration, modelMetadata } from '../../protocol/v2/describe.js';
+import { NO_SHARED_MEMORY, type RegionSpan } from '../../protocol/v2/spans.js';
 import type { SharedMemory } from '../../runtime/shared-memory.js';
 import { Arrivals } from '../../serving/burst.js';
 import {

@@ -12,7 +12,7 @@ import { Arrivals } from '../../serving/burst.js';
 import { readInferBody } from './body.js';
 import type { SharedMemory } from '../../runtime/shared-memory.js';
 import { isDescribed, openApiDocument } from './openapi.js';
-import type { RegionSpan } from '../../protocol/v2/request.js';
+import type { RegionSpan } from '../../protocol/v2/spans.js';
 import {
   addControlRoutes,
   checkControl,
