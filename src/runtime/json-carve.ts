@@ -12,10 +12,7 @@ import {
   type Tensor,
 } from '../tensor.js';
 import { task } from './mailbox.js';
-import { allocate } from './lease.js';
-
-/** Tensors of so many bytes are worth a lease: runs take them as they are. */
-const LEASE_FROM_BYTES = 16 * 1024;
+import { allocate, LEASE_FROM_BYTES } from './lease.js';
 
 /**
  * Longer texts of one tensor are read and printed on a thread of their own, where the caller can wait: a

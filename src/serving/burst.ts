@@ -1,8 +1,8 @@
-// How many requests come in one turn of the event loop: from two on they share batches on a lane, while
+// Whether requests come in a burst, several in one turn of the event loop: they share batches on a lane, while
 // one alone is quickest inline.
 
 /** Requests of one server. */
-export class Arrivals {
+export class Burst {
   #now = 0;
   #before = 0;
   #armed = false;

@@ -5,7 +5,7 @@ import { InvalidInputError } from '../../errors.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
 import type { ValueMetadata } from '../../types/value.js';
 import { checkSignature, isBase64, isObject, Printer } from './rest.js';
-import { textOfBase64 } from '../v2/datatypes.js';
+import { textOf, textOfBase64 } from '../v2/datatypes.js';
 
 /** The features of a classify or regress request, as the model's inputs. */
 export function decodeExamples(
@@ -192,4 +192,32 @@ export function encodeClassify(rows: readonly (readonly Scored[])[]): Buffer {
 export function encodeRegress(values: Tensor): Buffer {
   const printer = new Printer();
   return printer.print({ results: printer.value('values', values) });
+}
+
+/** A message of protocol buffers as a plain object. */
+type Message = Record<string, unknown>;
+
+type Features = { feature?: Record<string, Message> } | undefined;
+
+/** The features of a classify or regress request, by example. Throws InvalidInputError. */
+export function examplesOf(request: Message): Map<string, unknown[]>[] {
+  const input = (request['input'] ?? {}) as Message;
+  const list = (input['example_list'] ?? input['example_list_with_context']) as
+    { examples: { features: Features }[]; context?: { features: Features } } | undefined;
+  if (!list || list.examples.length === 0) {
+    throw new InvalidInputError('input: expected a list of one example or more');
+  }
+  const features = (of: Features): [string, unknown[]][] =>
+    Object.entries(of?.feature ?? {}).map(([name, feature]) => {
+      const kind = feature['kind'] as string | undefined;
+      const values = (feature[kind ?? ''] as { value: unknown[] } | undefined)?.value ?? [];
+      return [
+        name,
+        kind === 'bytes_list'
+          ? (values as Buffer[]).map((bytes) => textOf(bytes, `feature "${name}"`))
+          : values,
+      ];
+    });
+  const context = features(list.context?.features);
+  return list.examples.map((example) => new Map([...context, ...features(example.features)]));
 }

@@ -349,3 +349,21 @@ export function encodePredict(values: Readonly<Record<string, Tensor>>, byRows: 
   );
   return printer.print({ predictions });
 }
+
+/** A path's parameters: the verb comes with the last of them. */
+export interface TfsParams {
+  model: string;
+  version?: string;
+}
+
+const verbs = /^(.+):(predict|classify|regress)$/;
+
+/** What a path names, and what shall be done with it; no verb where there is none. */
+export function verbOf(params: TfsParams): { named: TfsParams; verb: string | undefined } {
+  const last = params.version ?? params.model;
+  const [, name, verb] = verbs.exec(last) ?? [];
+  if (name === undefined) return { named: params, verb: undefined };
+  const named =
+    params.version === undefined ? { model: name } : { model: params.model, version: name };
+  return { named, verb };
+}

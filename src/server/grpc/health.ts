@@ -1,6 +1,6 @@
 // grpc.health.v1: the server's health, and each model's under its name.
 import type { ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { Engine } from '../../engine.js';
+import type { Serving } from '../../serving/serving.js';
 import { HttpError } from '../../serving/errors.js';
 import { handlers, type GrpcServer } from './server.js';
 import type { ServiceDefinition } from './protos.js';
@@ -17,14 +17,14 @@ type Watch = ServerWritableStream<{ service: string }, { status: Health }>;
 export function addHealth(
   server: GrpcServer,
   definition: ServiceDefinition,
-  engine: Engine,
+  serving: Serving,
   services: readonly string[],
 ): void {
   const healthOf = (name: string): Health => {
     if (name === '' || name === HEALTH || services.includes(name)) {
-      return server.open && engine.ready ? 'SERVING' : 'NOT_SERVING';
+      return server.open && serving.ready ? 'SERVING' : 'NOT_SERVING';
     }
-    return engine.find(name) ? 'SERVING' : 'SERVICE_UNKNOWN';
+    return serving.catalog.find(name) ? 'SERVING' : 'SERVICE_UNKNOWN';
   };
   const watch = (call: Watch): void => {
     let last: Health | undefined;

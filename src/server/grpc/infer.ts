@@ -1,45 +1,41 @@
-// ModelInfer and ModelStreamInfer: infer requests from message to message.
+// Infer requests of gRPC from message to message, and ModelInfer.
 //
 // Messages come and go as bytes; a client's requests differ in their tensors only, so what the rest says is
-// read once (see v2-grpc.ts).
-import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
-import type { Engine } from '../../engine.js';
+// read once (see protocol/v2/grpc.ts).
+import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
+import type { Catalog } from '../../catalog/catalog.js';
 import type { Servable } from '../../catalog/model-servable.js';
-import type { Tensor } from '../../tensor.js';
 import {
   cutInferRequest,
   decodeGrpcInfer,
   encodeGrpcInfer,
-  encodeStreamError,
-  encodeStreamResponse,
   plannedGrpcInputs,
   type GrpcPlan,
 } from '../../protocol/v2/grpc.js';
 import type { Regions } from '../../protocol/v2/spans.js';
-import type { Arrivals } from '../../serving/burst.js';
-import { answerFor, grpcStatusFor } from '../../serving/errors.js';
-import type { HotMethod } from './unary.js';
-import { deadlineOf } from './server.js';
-import { Preparations, cancel, type Running } from '../../serving/exchange.js';
 import { find } from '../../serving/about.js';
+import type { Burst } from '../../serving/burst.js';
+import { grpcStatusFor } from '../../serving/errors.js';
+import { cancel, type Running } from '../../serving/exchange.js';
+import { PreparedRequests } from '../../serving/prepared.js';
+import type { Tensor } from '../../tensor.js';
+import { deadlineOf } from './server.js';
+import type { UnaryMethod } from './unary.js';
 
 const MAX_PLANS = 256;
-/** Requests of one stream that may be under way: its reading waits beyond them. */
-const MAX_STREAMED = 512;
 
 export type InferCall = ServerUnaryCall<Buffer, Buffer>;
-export type InferStream = ServerDuplexStream<Buffer, Buffer>;
 
 export class GrpcInfer {
-  readonly #engine: Engine;
+  readonly #catalog: Catalog;
   readonly #regions: Regions | undefined;
-  readonly #arrivals: Arrivals;
+  readonly #burst: Burst;
   readonly #plans = new Map<string, GrpcPlan>();
-  readonly #preparations = new Preparations();
+  readonly #prepared = new PreparedRequests();
 
-  constructor(engine: Engine, arrivals: Arrivals, regions: Regions | undefined) {
-    this.#engine = engine;
-    this.#arrivals = arrivals;
+  constructor(catalog: Catalog, burst: Burst, regions: Regions | undefined) {
+    this.#catalog = catalog;
+    this.#burst = burst;
     this.#regions = regions;
   }
 
@@ -49,13 +45,13 @@ export class GrpcInfer {
    * @param deadline in milliseconds since 1970; Infinity: none
    * @returns what goes on; undefined when it is over already
    */
-  #start(
+  start(
     message: Buffer,
     deadline: number,
     done: (response: Buffer) => void,
     failed: (error: unknown, id: string) => void,
   ): Running | undefined {
-    const concurrent = this.#arrivals.count();
+    const concurrent = this.#burst.count();
     let id = '';
     try {
       const cut = cutInferRequest(message);
@@ -74,7 +70,7 @@ export class GrpcInfer {
         }
       }
       const servable = this.#find(plan);
-      const { selection, priority, timeoutMs } = this.#preparations.of(plan.request, servable);
+      const { selection, priority, timeoutMs } = this.#prepared.of(plan.request, servable);
       const left = deadline === Infinity ? 0 : Math.max(deadline - Date.now(), 0.001);
       const answering = plan;
       const slot = servable.model.start(
@@ -106,14 +102,14 @@ export class GrpcInfer {
 
   #find({ model, version }: GrpcPlan): Servable {
     return (
-      this.#engine.find(model, version) ??
-      find(this.#engine, { model, ...(version !== undefined && { version }) })
+      this.#catalog.find(model, version) ??
+      find(this.#catalog, { model, ...(version !== undefined && { version }) })
     );
   }
 
   /** Below grpc-js; see answerBelow(). */
-  readonly hot: HotMethod = (message, deadline, reply) => {
-    const run = this.#start(
+  readonly below: UnaryMethod = (message, deadline, reply) => {
+    const run = this.start(
       message,
       deadline,
       (response) => reply.answer(response),
@@ -125,7 +121,7 @@ export class GrpcInfer {
   readonly unary = (call: InferCall, callback: sendUnaryData<Buffer>): void => {
     // 'cancelled' comes after every call, also one that went well: by then the slot may be another's.
     let over = false;
-    const end = this.hot(call.request, deadlineOf(call), {
+    const end = this.below(call.request, deadlineOf(call), {
       answer(response) {
         over = true;
         callback(null, response);
@@ -138,61 +134,5 @@ export class GrpcInfer {
     call.on('cancelled', () => {
       if (!over) end?.();
     });
-  };
-
-  /** Requests of a stream share batches; answers go out in the order of the requests. */
-  readonly stream = (call: InferStream): void => {
-    const deadline = deadlineOf(call);
-    const running = new Set<Running>();
-    /** By request, oldest first; without a response while it is under way. */
-    const answers: { response?: Buffer; run?: Running | undefined }[] = [];
-    let ended = false;
-    let over = false;
-    let draining = false;
-    const flush = (): void => {
-      while (!over && !draining && answers[0]?.response) {
-        if (!call.write(answers.shift()!.response!)) {
-          draining = true;
-          call.once('drain', () => {
-            draining = false;
-            flush();
-          });
-        }
-      }
-      if (over) return;
-      if (answers.length === 0 && ended) {
-        over = true;
-        call.end();
-      } else if (answers.length < MAX_STREAMED && !draining && call.isPaused()) {
-        call.resume();
-      }
-    };
-    call.on('data', (message: Buffer) => {
-      if (over) return;
-      const answer: (typeof answers)[number] = {};
-      answers.push(answer);
-      const settle = (response: Buffer): void => {
-        answer.response = response;
-        if (answer.run) running.delete(answer.run);
-        flush();
-      };
-      answer.run = this.#start(
-        message,
-        deadline,
-        (response) => settle(encodeStreamResponse(response)),
-        (error, id) => settle(encodeStreamError(answerFor(error).message, id)),
-      );
-      if (answer.run) running.add(answer.run);
-      if (answers.length >= MAX_STREAMED || draining) call.pause();
-    });
-    call.on('end', () => {
-      ended = true;
-      flush();
-    });
-    call.on('cancelled', () => {
-      over = true;
-      for (const run of running) cancel(run);
-    });
-    call.on('error', () => {}); // the client broke off; 'cancelled' says so too
   };
 }

@@ -5,9 +5,9 @@ import type {
   ServerUnaryCall,
   UntypedServiceImplementation,
 } from '@grpc/grpc-js';
-import { isLoopback, mayControl, type ControlOptions } from '../../serving/control.js';
+import { isLoopback, mayControl, type ControlOptions } from '../../serving/access.js';
 import { grpcStatusFor } from '../../serving/errors.js';
-import { answerBelow, type HotMethod } from './unary.js';
+import { answerBelow, type UnaryMethod } from './unary.js';
 import { grpc, type ServiceDefinition } from './protos.js';
 
 /** Limit on a message, in bytes, both ways, where none is given. */
@@ -19,7 +19,7 @@ export class GrpcServer {
   readonly transport: Server;
   readonly #addresses = new Set<string>();
   readonly #onClose: (() => void)[] = [];
-  readonly #hot = new Map<string, HotMethod>();
+  readonly #unary = new Map<string, UnaryMethod>();
   readonly #limitBytes: number;
   #open = true;
 
@@ -44,8 +44,8 @@ export class GrpcServer {
    *
    * @internal
    */
-  addHot(path: string, method: HotMethod): void {
-    this.#hot.set(path, method);
+  addUnary(path: string, method: UnaryMethod): void {
+    this.#unary.set(path, method);
   }
 
   /** @internal */
@@ -90,7 +90,7 @@ export class GrpcServer {
           reject(new Error(`gRPC cannot listen at ${address}: ${reason}`, { cause: error }));
           return;
         }
-        answerBelow(this.transport, this.#hot, this.#limitBytes);
+        answerBelow(this.transport, this.#unary, this.#limitBytes);
         resolve(bound);
       });
     });

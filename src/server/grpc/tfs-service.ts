@@ -1,23 +1,26 @@
 // The gRPC server of TensorFlow Serving's protocol: PredictionService and ModelService.
-import path from 'node:path';
 import type { ServerUnaryCall } from '@grpc/grpc-js';
-import type { Engine } from '../../engine.js';
 import type { Servable } from '../../catalog/model-servable.js';
 import { InvalidInputError } from '../../errors.js';
-import { textOf } from '../../protocol/v2/datatypes.js';
-import { decodeGrpcPredict, encodeGrpcPredict } from '../../protocol/tfs/grpc.js';
 import { signatureDefs } from '../../protocol/tfs/describe.js';
-import { classesOf, regressionsOf, tensorsOfExamples } from '../../protocol/tfs/examples.js';
-import { checkSignature, SIGNATURE } from '../../protocol/tfs/rest.js';
-import type { Tensor } from '../../tensor.js';
-import { Arrivals } from '../../serving/burst.js';
 import {
-  checkControl,
-  explicitOnly,
-  repositoryOf,
-  type ControlOptions,
-} from '../../serving/control.js';
+  classesOf,
+  examplesOf,
+  regressionsOf,
+  tensorsOfExamples,
+} from '../../protocol/tfs/examples.js';
+import { decodeGrpcPredict, encodeGrpcPredict } from '../../protocol/tfs/grpc.js';
+import { decodeReload } from '../../protocol/tfs/reload.js';
+import { checkSignature, SIGNATURE } from '../../protocol/tfs/rest.js';
+import { find } from '../../serving/about.js';
+import { checkControl, type ControlOptions } from '../../serving/access.js';
+import { Burst } from '../../serving/burst.js';
+import { explicitRepository, serveOnly } from '../../serving/control.js';
+import type { Serving } from '../../serving/serving.js';
+import { runServable, statusesOf } from '../../serving/tfs.js';
+import type { Tensor } from '../../tensor.js';
 import { addHealth, HEALTH } from './health.js';
+import { addReflection, inBytes, loadPackage, messageOf, serviceOf } from './protos.js';
 import {
   cancelledSignal,
   GrpcServer,
@@ -26,9 +29,6 @@ import {
   millisecondsLeft,
   type Fields,
 } from './server.js';
-import { find } from '../../serving/about.js';
-import { addReflection, inBytes, loadPackage, messageOf, serviceOf } from './protos.js';
-import { runServable, statusesOf } from '../http/tfs-routes.js';
 
 const PREDICTION = 'tensorflow.serving.PredictionService';
 const MODEL = 'tensorflow.serving.ModelService';
@@ -54,109 +54,23 @@ function specOfServable({ name, version }: Servable): object {
   return { name, version: { value: Number(version) }, signature_name: SIGNATURE };
 }
 
-type Features = { feature?: Record<string, Fields> } | undefined;
-
-/** The features of a classify or regress request, by example. Throws InvalidInputError. */
-function examplesOf(request: Fields): Map<string, unknown[]>[] {
-  const input = (request['input'] ?? {}) as Fields;
-  const list = (input['example_list'] ?? input['example_list_with_context']) as
-    { examples: { features: Features }[]; context?: { features: Features } } | undefined;
-  if (!list || list.examples.length === 0) {
-    throw new InvalidInputError('input: expected a list of one example or more');
-  }
-  const features = (of: Features): [string, unknown[]][] =>
-    Object.entries(of?.feature ?? {}).map(([name, feature]) => {
-      const kind = feature['kind'] as string | undefined;
-      const values = (feature[kind ?? ''] as { value: unknown[] } | undefined)?.value ?? [];
-      return [
-        name,
-        kind === 'bytes_list'
-          ? (values as Buffer[]).map((bytes) => textOf(bytes, `feature "${name}"`))
-          : values,
-      ];
-    });
-  const context = features(list.context?.features);
-  return list.examples.map((example) => new Map([...context, ...features(example.features)]));
-}
-
-interface ReloadedModel {
-  name: string;
-  base_path: string;
-  model_platform: string;
-  model_version_policy?: {
-    policy_choice?: 'latest' | 'all' | 'specific';
-    latest?: { num_versions: number };
-    specific?: { versions: number[] };
-  } | null;
-  version_labels: Record<string, number>;
-}
-
-/** What a model's entry says of its versions, as a model.json; undefined: what the repository has. */
-function reloadedConfig(model: ReloadedModel): string | undefined {
-  const { model_version_policy: policy, version_labels: labels } = model;
-  const choice = policy?.policy_choice;
-  const versions =
-    choice === 'all'
-      ? 'all'
-      : choice === 'latest'
-        ? { latest: policy!.latest!.num_versions }
-        : choice === 'specific'
-          ? { specific: policy!.specific!.versions }
-          : undefined;
-  if (versions === undefined && Object.keys(labels).length === 0) return undefined;
-  return JSON.stringify({ ...(versions && { versions }), labels });
-}
-
-/**
- * Makes the repository serve the listed models and no others.
- *
- * @throws InvalidInputError for an entry that is none of the repository's; nothing was changed then
- */
-async function reload(engine: Engine, request: Fields): Promise<object> {
-  const repository = repositoryOf(engine);
-  explicitOnly(repository);
-  const config = request['config'] as { model_config_list?: { config: ReloadedModel[] } } | null;
-  if (!config?.model_config_list) {
-    throw new InvalidInputError('config: expected a model_config_list');
-  }
-  const models = config.model_config_list.config;
-  for (const { name, base_path: base, model_platform: platform } of models) {
-    const folder = path.join(repository.folder, name);
-    if (base !== '' && path.resolve(base) !== folder) {
-      throw new InvalidInputError(
-        `model "${name}": base_path "${base}" is not the repository's, "${folder}"`,
-      );
-    }
-    if (platform !== '' && platform !== 'onnx') {
-      throw new InvalidInputError(`model "${name}": model_platform "${platform}" is not "onnx"`);
-    }
-  }
-  for (const model of models) {
-    const own = reloadedConfig(model);
-    await repository.load(model.name, own === undefined ? {} : { config: own });
-  }
-  const listed = new Set(models.map(({ name }) => name));
-  const others = engine.names().filter((name) => !listed.has(name));
-  await Promise.all(others.map((name) => repository.unload(name)));
-  return { status: { error_code: 'OK', error_message: '' } };
-}
-
 export interface TfsGrpcServerOptions extends ControlOptions {
   /** Limit on a message, in bytes, both ways. Default 64 MiB. */
   messageLimitBytes?: number;
 }
 
 /**
- * A gRPC server of TensorFlow Serving's protocol over the engine's models: Predict, Classify, Regress,
+ * A gRPC server of TensorFlow Serving's protocol over an engine's models: Predict, Classify, Regress,
  * GetModelMetadata, GetModelStatus, HandleReloadConfigRequest; grpc.health.v1 and server reflection.
  */
 export function createTfsGrpcServer(
-  engine: Engine,
+  serving: Serving,
   options: TfsGrpcServerOptions = {},
 ): GrpcServer {
   checkControl(options);
+  const { catalog } = serving;
   const server = new GrpcServer(options.messageLimitBytes);
-  const arrivals = new Arrivals();
+  const burst = new Burst();
   const definition = loadPackage('tensorflow_serving.proto', 'health.proto');
   const signatureMap = messageOf(definition, 'tensorflow.serving.SignatureDefMap');
 
@@ -168,7 +82,7 @@ export function createTfsGrpcServer(
   ): Promise<Record<string, Tensor>> =>
     runServable(servable, inputs, {
       signal: cancelledSignal(call),
-      concurrent: arrivals.count(),
+      concurrent: burst.count(),
       timeoutMs: millisecondsLeft(call),
       outputs,
     });
@@ -176,7 +90,7 @@ export function createTfsGrpcServer(
     answer: (servable: Servable, values: Record<string, Tensor>) => object,
   ): ReturnType<typeof handler> =>
     handler<Fields, object>(async (call) => {
-      const servable = find(engine, specOf(call.request));
+      const servable = find(catalog, specOf(call.request));
       const inputs = tensorsOfExamples(examplesOf(call.request), servable.model.inputs);
       const result = answer(servable, await run(call, servable, inputs));
       return { model_spec: specOfServable(servable), result };
@@ -186,9 +100,9 @@ export function createTfsGrpcServer(
     Predict: handler<Buffer, Buffer>(async (call) => {
       const { inputs, outputs, ...spec } = decodeGrpcPredict(
         call.request,
-        (named) => find(engine, named).model.inputs,
+        (named) => find(catalog, named).model.inputs,
       );
-      const servable = find(engine, spec);
+      const servable = find(catalog, spec);
       return encodeGrpcPredict(servable, await run(call, servable, inputs, outputs));
     }),
     Classify: onExamples((servable, values) => ({
@@ -208,7 +122,7 @@ export function createTfsGrpcServer(
             `metadata_field: expected "signature_def", got ${JSON.stringify(unknown ?? [])}`,
           );
         }
-        const servable = find(engine, specOf(request));
+        const servable = find(catalog, specOf(request));
         const { inputs, outputs } = servable.model;
         return {
           model_spec: specOfServable(servable),
@@ -225,15 +139,21 @@ export function createTfsGrpcServer(
   server.add(serviceOf(definition, MODEL), {
     ...handlers({
       GetModelStatus: async (request) => ({
-        model_version_status: await statusesOf(engine, specOf(request)),
+        model_version_status: await statusesOf(serving, specOf(request)),
       }),
     }),
     ...handlers(
-      { HandleReloadConfigRequest: (request) => reload(engine, request) },
+      {
+        HandleReloadConfigRequest: async (request) => {
+          const repository = explicitRepository(serving);
+          await serveOnly(serving, repository, decodeReload(request, repository.folder));
+          return { status: { error_code: 'OK', error_message: '' } };
+        },
+      },
       server.guard(options),
     ),
   });
-  addHealth(server, serviceOf(definition, HEALTH), engine, [PREDICTION, MODEL]);
+  addHealth(server, serviceOf(definition, HEALTH), serving, [PREDICTION, MODEL]);
   addReflection(server.transport, definition);
   return server;
 }

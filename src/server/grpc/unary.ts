@@ -19,7 +19,7 @@ export interface CallReply {
  *
  * @param deadline in milliseconds since 1970; Infinity: none
  */
-export type HotMethod = (
+export type UnaryMethod = (
   message: Buffer,
   deadline: number,
   reply: CallReply,
@@ -60,7 +60,7 @@ function sendOkTrailers(this: ServerHttp2Stream): void {
 function ignore(): void {} // 'close' comes too
 
 /** One call on its stream. */
-class HotCall implements CallReply {
+class PlainCall implements CallReply {
   readonly #stream: ServerHttp2Stream;
   readonly #limitBytes: number;
   #over = false;
@@ -125,11 +125,11 @@ class HotCall implements CallReply {
 
 function take(
   stream: ServerHttp2Stream,
-  method: HotMethod,
+  method: UnaryMethod,
   deadline: number,
   limitBytes: number,
 ): void {
-  const call = new HotCall(stream, limitBytes);
+  const call = new PlainCall(stream, limitBytes);
   // What has come, and nothing reserved for what is only announced.
   const chunks: Buffer[] = [];
   let filled = 0;
@@ -179,7 +179,7 @@ function tooLarge(what: string, bytes: number, limitBytes: number): HttpError {
  */
 export function answerBelow(
   transport: Server,
-  methods: ReadonlyMap<string, HotMethod>,
+  methods: ReadonlyMap<string, UnaryMethod>,
   limitBytes: number,
 ): void {
   const { http2Servers } = transport as unknown as { http2Servers?: Map<EventEmitter, unknown> };

@@ -1,26 +1,22 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { Engine } from '../../engine.js';
 import { InvalidInputError } from '../../errors.js';
 import { loadParameters } from '../../protocol/v2/control.js';
 import { modelConfiguration, modelMetadata } from '../../protocol/v2/describe.js';
 import { NO_SHARED_MEMORY, type RegionSpan } from '../../protocol/v2/spans.js';
 import type { SharedMemory } from '../../runtime/shared-memory.js';
-import { Arrivals } from '../../serving/burst.js';
-import {
-  checkControl,
-  explicitOnly,
-  indexOf,
-  repositoryOf,
-  type ControlOptions,
-} from '../../serving/control.js';
-import { addHealth, HEALTH } from './health.js';
-import { GrpcInfer } from './infer.js';
-import { GrpcServer, handlers, type Fields, type Method } from './server.js';
-import { Logging } from '../../serving/log-settings.js';
 import { describe, find, serverMetadata, statisticsOf } from '../../serving/about.js';
-import { addReflection, inBytes, loadPackage, serviceOf } from './protos.js';
+import { checkControl, type ControlOptions } from '../../serving/access.js';
+import { Burst } from '../../serving/burst.js';
+import { explicitRepository, indexOf } from '../../serving/control.js';
+import { Logging } from '../../serving/log-settings.js';
 import { findRegions, sharedMemoryOf } from '../../serving/regions.js';
+import type { Serving } from '../../serving/serving.js';
+import { addHealth, HEALTH } from './health.js';
+import { streamInfer, type InferStream } from './infer-stream.js';
+import { GrpcInfer } from './infer.js';
+import { addReflection, inBytes, loadPackage, serviceOf } from './protos.js';
+import { GrpcServer, handlers, type Fields, type Method } from './server.js';
 
 export interface GrpcServerOptions extends ControlOptions {
   /** Limit on a message, in bytes, both ways. Default 64 MiB. */
@@ -35,30 +31,31 @@ const INFERENCE = 'inference.GRPCInferenceService';
 
 /**
  * A gRPC server of the Open Inference Protocol v2 with Triton's extensions, grpc.health.v1 and server
- * reflection, over the engine's models.
+ * reflection, over an engine's models.
  *
  * @throws InvalidInputError for an empty adminToken
  */
-export function createGrpcServer(engine: Engine, options: GrpcServerOptions = {}): GrpcServer {
+export function createGrpcServer(serving: Serving, options: GrpcServerOptions = {}): GrpcServer {
   checkControl(options);
   const server = new GrpcServer(options.messageLimitBytes);
   const memory = sharedMemoryOf(options.allowSharedMemory);
   if (options.allowSharedMemory === true) server.onClose(() => memory?.unregister());
   const definition = loadPackage('inference.proto', 'health.proto');
   const regions = memory && ((span: RegionSpan) => memory.span(span));
-  const infer = new GrpcInfer(engine, new Arrivals(), regions);
+  const infer = new GrpcInfer(serving.catalog, new Burst(), regions);
   // Tensors are read and written where they are.
   server.add(inBytes(serviceOf(definition, INFERENCE), 'ModelInfer', 'ModelStreamInfer'), {
-    ...handlers(modelMethods(engine, memory !== undefined)),
+    ...handlers(modelMethods(serving, memory !== undefined)),
     ...handlers(
-      controlMethods(engine, memory, options.logging ?? new Logging()),
+      controlMethods(serving, memory, options.logging ?? new Logging()),
       server.guard(options),
     ),
     ModelInfer: infer.unary,
-    ModelStreamInfer: infer.stream as UntypedServiceImplementation[string],
+    ModelStreamInfer: ((call: InferStream) =>
+      streamInfer(infer, call)) as UntypedServiceImplementation[string],
   });
-  server.addHot(`/${INFERENCE}/ModelInfer`, infer.hot);
-  addHealth(server, serviceOf(definition, HEALTH), engine, [INFERENCE]);
+  server.addUnary(`/${INFERENCE}/ModelInfer`, infer.below);
+  addHealth(server, serviceOf(definition, HEALTH), serving, [INFERENCE]);
   addReflection(server.transport, definition);
   return server;
 }
@@ -68,24 +65,25 @@ function modelOf(request: Fields): { model: string; version?: string } {
   return version === '' ? { model: name } : { model: name, version };
 }
 
-function modelMethods(engine: Engine, sharedMemory: boolean): Record<string, Method> {
+function modelMethods(serving: Serving, sharedMemory: boolean): Record<string, Method> {
+  const { catalog } = serving;
   return {
     ServerLive: () => ({ live: true }),
-    ServerReady: () => ({ ready: engine.ready }),
+    ServerReady: () => ({ ready: serving.ready }),
     ModelReady: (request) => {
       const { model, version } = modelOf(request);
-      return { ready: engine.find(model, version) !== undefined };
+      return { ready: catalog.find(model, version) !== undefined };
     },
     ServerMetadata: () => serverMetadata(sharedMemory),
     ModelMetadata: (request) => {
-      const { name, model } = find(engine, modelOf(request));
-      return modelMetadata(name, engine.versions(name), model.inputs, model.outputs);
+      const { name, model } = find(catalog, modelOf(request));
+      return modelMetadata(name, catalog.versions(name), model.inputs, model.outputs);
     },
     ModelConfig: (request) => ({
-      config: modelConfiguration(describe(find(engine, modelOf(request)))),
+      config: modelConfiguration(describe(find(catalog, modelOf(request)))),
     }),
     ModelStatistics: (request) =>
-      statisticsOf(engine, request['name'] === '' ? undefined : modelOf(request)),
+      statisticsOf(catalog, request['name'] === '' ? undefined : modelOf(request)),
   };
 }
 
@@ -96,7 +94,7 @@ function chosen(value: unknown): unknown {
 }
 
 function controlMethods(
-  engine: Engine,
+  serving: Serving,
   memory: SharedMemory | undefined,
   logging: Logging,
 ): Record<string, Method> {
@@ -105,10 +103,9 @@ function controlMethods(
     throw new InvalidInputError(NO_SHARED_MEMORY);
   };
   return {
-    RepositoryIndex: async ({ ready }) => ({ models: await indexOf(engine, ready === true) }),
+    RepositoryIndex: async ({ ready }) => ({ models: await indexOf(serving, ready === true) }),
     RepositoryModelLoad: async (request) => {
-      const repository = repositoryOf(engine);
-      explicitOnly(repository);
+      const repository = explicitRepository(serving);
       const parameters = Object.entries(request['parameters'] as Fields);
       await repository.load(
         String(request['model_name']),
@@ -117,9 +114,7 @@ function controlMethods(
       return {};
     },
     RepositoryModelUnload: async (request) => {
-      const repository = repositoryOf(engine);
-      explicitOnly(repository);
-      await repository.unload(String(request['model_name']));
+      await explicitRepository(serving).unload(String(request['model_name']));
       return {};
     },
     SystemSharedMemoryStatus: ({ name }) => ({

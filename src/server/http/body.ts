@@ -2,7 +2,7 @@
 import type { Readable } from 'node:stream';
 import type { FastifyRequest } from 'fastify';
 import { parseCarved, type CarvedJson } from '../../runtime/json-carve.js';
-import { allocate } from '../../runtime/lease.js';
+import { allocate, LEASE_FROM_BYTES } from '../../runtime/lease.js';
 import { InvalidInputError } from '../../errors.js';
 import { HttpError } from '../../serving/errors.js';
 import { HEADER_LENGTH } from './request-head.js';
@@ -13,9 +13,6 @@ export interface InferBody {
   json: CarvedJson | undefined;
   binary: Uint8Array;
 }
-
-/** Tensors of so many bytes are worth a lease: run() then takes them as they are. */
-const LEASE_FROM_BYTES = 16 * 1024;
 
 /** The JSON part's length; undefined when the body is JSON only. */
 function headerLength(request: FastifyRequest): number | undefined {

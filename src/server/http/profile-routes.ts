@@ -1,20 +1,22 @@
 // A model watched while it serves: what it does, and where its requests' time and memory go.
 import type { FastifyInstance } from 'fastify';
-import type { Engine } from '../../engine.js';
 import { observe } from '../../runtime/observe.js';
 import { InvalidInputError } from '../../errors.js';
 import { HttpError } from '../../serving/errors.js';
-import { find, goneSignal, modelRoutes, type ModelParams } from '../../serving/about.js';
+import { find, type ModelParams } from '../../serving/about.js';
+import type { Serving } from '../../serving/serving.js';
+import { goneSignal } from './gone-signal.js';
+import { modelRoutes } from './v2-routes.js';
 
 const DEFAULT_SECONDS = 1;
 
 /** Below the admin scope: watching takes memory, and says what others do. */
-export function addProfileRoutes(app: FastifyInstance, engine: Engine): void {
+export function addProfileRoutes(app: FastifyInstance, serving: Serving): void {
   for (const prefix of modelRoutes) {
     app.post<{ Params: ModelParams; Querystring: { seconds?: string } }>(
       `${prefix}/profile`,
       async ({ params, query }, reply) => {
-        const { model } = find(engine, params);
+        const { model } = find(serving.catalog, params);
         const seconds = query.seconds === undefined ? DEFAULT_SECONDS : Number(query.seconds);
         if (!(seconds > 0 && seconds <= 60)) {
           throw new HttpError(

@@ -7,26 +7,25 @@ import {
 import { createRequire } from 'node:module';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
-import type { Engine } from '../../engine.js';
-import { Arrivals } from '../../serving/burst.js';
-import { readInferBody } from './body.js';
 import type { SharedMemory } from '../../runtime/shared-memory.js';
-import { isDescribed, openApiDocument } from './openapi.js';
 import type { RegionSpan } from '../../protocol/v2/spans.js';
-import {
-  addControlRoutes,
-  checkControl,
-  guard,
-  type ControlOptions,
-} from '../../serving/control.js';
+import { checkControl, type ControlOptions } from '../../serving/access.js';
+import { Burst } from '../../serving/burst.js';
 import { answerFor } from '../../serving/errors.js';
-import { HotInfer } from '../../serving/exchange.js';
-import { HotRoute } from './small-bodies.js';
-import { addLoggingRoutes, Logging, logRequests } from '../../serving/log-settings.js';
-import { addModelRoutes } from '../../serving/about.js';
+import { DirectInfer } from '../../serving/exchange.js';
+import { Logging } from '../../serving/log-settings.js';
+import { sharedMemoryOf } from '../../serving/regions.js';
+import type { Serving } from '../../serving/serving.js';
+import { readInferBody } from './body.js';
+import { addControlRoutes, guard } from './control-routes.js';
+import { addLoggingRoutes, logRequests } from './logging-routes.js';
+import { answerUnknown } from './not-found.js';
+import { isDescribed, openApiDocument } from './openapi.js';
 import { addProfileRoutes } from './profile-routes.js';
-import { addSharedMemoryRoutes, sharedMemoryOf } from '../../serving/regions.js';
+import { addSharedMemoryRoutes } from './shared-memory-routes.js';
+import { SmallBodyRoute } from './small-bodies.js';
 import { addTfsRoutes } from './tfs-routes.js';
+import { addModelRoutes } from './v2-routes.js';
 import { Wire } from './wire.js';
 
 const require = createRequire(import.meta.url);
@@ -70,23 +69,25 @@ const REQUEST_HOOKS = new Set([
 ]);
 
 /**
- * A Fastify instance that serves the engine's models by the Open Inference Protocol v2, in JSON and with
+ * A Fastify instance that serves models by the Open Inference Protocol v2, in JSON and with
  * binary tensors. It does not listen yet; closing it leaves the engine open.
+ *
+ * @param serving an Engine
  */
-export function createServer(engine: Engine, options: ServerOptions = {}): FastifyInstance {
+export function createServer(serving: Serving, options: ServerOptions = {}): FastifyInstance {
   // Loaded here: a program that only embeds the engine does not pay for a web framework.
   const Fastify = require('fastify') as typeof fastify;
   const compress = require('@fastify/compress') as typeof compressPlugin;
   const bodyLimit = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
-  const arrivals = new Arrivals();
+  const burst = new Burst();
   const memory = sharedMemoryOf(options.allowSharedMemory);
   const regions = memory && ((span: RegionSpan) => memory.span(span));
-  const hot = new HotInfer(engine, regions);
+  const direct = new DirectInfer(serving.catalog, regions);
   const logging = options.logging ?? new Logging();
-  const route = new HotRoute(hot, arrivals, bodyLimit);
+  const route = new SmallBodyRoute(direct, burst, bodyLimit);
   let wire: Wire | undefined;
   checkControl(options);
-  hot.enabled = (options.hotRoute ?? true) && !options.logger;
+  direct.enabled = (options.hotRoute ?? true) && !options.logger;
   const app = Fastify({
     logger: options.logger ?? false,
     bodyLimit,
@@ -99,12 +100,12 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
       // What Fastify sets on a server of its own making.
       server.keepAliveTimeout = 72_000;
       server.requestTimeout = 0;
-      wire = new Wire(server, hot, arrivals, bodyLimit);
+      wire = new Wire(server, direct, burst, bodyLimit);
       return server;
     },
   });
   void app.register(
-    quietly(hot, compress, {
+    quietly(direct, compress, {
       encodings: ['gzip', 'deflate'],
       requestEncodings: ['gzip', 'deflate'],
       customTypes: /^application\/(json|octet-stream)/,
@@ -123,7 +124,7 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     done();
   });
   app.addHook('preClose', (done) => {
-    hot.enabled = false; // Fastify tells clients that it closes
+    direct.enabled = false; // Fastify tells clients that it closes
     wire?.close();
     done();
   });
@@ -135,20 +136,7 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
     if (!request.raw.complete) void reply.header('connection', 'close');
     void reply.status(status).send({ error: message });
   });
-  app.setNotFoundHandler((request, reply) => {
-    const path = request.url.split('?', 1)[0]!;
-    const other = (['GET', 'POST'] as const).find(
-      (method) =>
-        method !== request.method && app.findRoute({ method, url: routeOf(path) }) !== null,
-    );
-    if (other) void reply.status(405).header('allow', other);
-    else void reply.status(404);
-    void reply.send({
-      error: other
-        ? `${request.method} is not allowed for ${path}; use ${other}`
-        : `there is nothing at ${path}`,
-    });
-  });
+  app.setNotFoundHandler((request, reply) => answerUnknown(app, request, reply));
 
   /** A scope of routes, each of which the OpenAPI document has. */
   const addRoutes = (add: (scope: FastifyInstance) => void): void => {
@@ -166,34 +154,33 @@ export function createServer(engine: Engine, options: ServerOptions = {}): Fasti
 
   // Plugins of their own, so that they come after compression, which hooks into the routes behind it.
   addRoutes((scope) => {
-    addModelRoutes(scope, engine, arrivals, regions);
+    addModelRoutes(scope, serving, burst, regions);
     scope.get('/openapi.json', () => openApiDocument());
   });
-  addRoutes((scope) => addTfsRoutes(scope, engine, arrivals, bodyLimit));
+  addRoutes((scope) => addTfsRoutes(scope, serving, burst, bodyLimit));
   addRoutes((scope) => {
     guard(scope, options);
-    addControlRoutes(scope, engine);
-    addProfileRoutes(scope, engine);
+    addControlRoutes(scope, serving);
+    addProfileRoutes(scope, serving);
     addSharedMemoryRoutes(scope, memory);
     addLoggingRoutes(scope, logging);
   });
-  yieldToHooks(app, hot);
+  yieldToHooks(app, direct);
   // Requests are logged where Fastify sees them.
   const yieldToLog = (): void => {
-    hot.paused = logging.verbose;
+    direct.paused = logging.verbose;
   };
   logging.onChange(yieldToLog);
   yieldToLog();
-  app.decorate('hotRequests', { getter: () => hot.answered });
+  app.decorate('hotRequests', { getter: () => direct.answered });
   return app;
 }
 
 /**
- * The compression plugin gives each route hooks; the hot route leaves what wants compression to it by
- * itself.
+ * The compression plugin gives each route hooks; DirectInfer leaves requests that want compression to it.
  */
 function quietly<Options extends object>(
-  hot: HotInfer,
+  direct: DirectInfer,
   plugin: (app: FastifyInstance, options: Options, done: (error?: Error) => void) => void,
   options: Options,
 ): (app: FastifyInstance, _options: object, done: (error?: Error) => void) => void {
@@ -202,16 +189,16 @@ function quietly<Options extends object>(
     _options: object,
     done: (error?: Error) => void,
   ): void => {
-    const { enabled } = hot;
+    const { enabled } = direct;
     plugin(app, options, done);
-    hot.enabled = enabled;
+    direct.enabled = enabled;
   };
   // As fastify-plugin has it: no scope of its own.
   return Object.assign(register, { [Symbol.for('skip-override')]: true });
 }
 
 /** Hooks and error handlers added from here on want to see every request. */
-function yieldToHooks(app: FastifyInstance, hot: HotInfer): void {
+function yieldToHooks(app: FastifyInstance, direct: DirectInfer): void {
   for (const [method, concerns] of [
     ['addHook', (name: unknown) => REQUEST_HOOKS.has(name as string)],
     ['setErrorHandler', () => true],
@@ -220,17 +207,9 @@ function yieldToHooks(app: FastifyInstance, hot: HotInfer): void {
     Object.assign(app, {
       [method](this: FastifyInstance, ...args: unknown[]): unknown {
         // In a scope of its own it does not concern the routes that are here.
-        if (this === app && concerns(args[0])) hot.enabled = false;
+        if (this === app && concerns(args[0])) direct.enabled = false;
         return original.apply(this, args);
       },
     });
   }
-}
-
-/** The route that a path would match, for telling "no such path" from "not this verb". */
-function routeOf(path: string): string {
-  return path
-    .replace(/^\/v2\/(repository\/)?models\/(?!stats$)[^/]+/, '/v2/$1models/:model')
-    .replace(/^\/v1\/models\/[^/]+/, '/v1/models/:model')
-    .replace(/\/(versions|labels)\/[^/]+/, '/$1/:version');
 }

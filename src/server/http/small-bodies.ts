@@ -1,5 +1,5 @@
-// The hot route: infer requests of small bodies on connections that Node's HTTP server has,
-// answered ahead of Fastify's router.
+// Infer requests of small bodies on connections that Node's HTTP server has, answered ahead of Fastify's
+// router.
 //
 // Fastify's path costs 20 us a request and up (bench/http.ts). What it would do besides (hooks, logging,
 // compression, its error handler) is looked for first: where any of it is wanted, or anything is unusual,
@@ -7,9 +7,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { PlannedResponse } from '../../protocol/v2/plan.js';
-import type { Arrivals } from '../../serving/burst.js';
+import type { Burst } from '../../serving/burst.js';
 import { answerFor } from '../../serving/errors.js';
-import { cancel, type HotInfer, type Reply, type Running } from '../../serving/exchange.js';
+import { cancel, type DirectInfer, type Reply, type Running } from '../../serving/exchange.js';
 import { HEADER_LENGTH } from './request-head.js';
 
 /** Larger bodies go straight into a lease, chunk by chunk: Fastify's path does that. */
@@ -73,14 +73,14 @@ class HttpReply implements Reply {
   }
 }
 
-export class HotRoute {
-  readonly #infer: HotInfer;
-  readonly #arrivals: Arrivals;
+export class SmallBodyRoute {
+  readonly #infer: DirectInfer;
+  readonly #burst: Burst;
   readonly #maxBodyBytes: number;
 
-  constructor(infer: HotInfer, arrivals: Arrivals, bodyLimitBytes: number) {
+  constructor(infer: DirectInfer, burst: Burst, bodyLimitBytes: number) {
     this.#infer = infer;
-    this.#arrivals = arrivals;
+    this.#burst = burst;
     this.#maxBodyBytes = Math.min(MAX_BODY_BYTES, bodyLimitBytes);
   }
 
@@ -107,7 +107,7 @@ export class HotRoute {
     const bytes = Number(length);
     if (jsonBytes === 0 || jsonBytes > bytes || bytes > this.#maxBodyBytes) return false;
     if (!this.#infer.serves(target)) return false;
-    const concurrent = this.#arrivals.count();
+    const concurrent = this.#burst.count();
     let body: Buffer | undefined;
     request.on('data', (chunk: Buffer) => {
       body = body ? Buffer.concat([body, chunk]) : chunk;
