@@ -23,7 +23,7 @@ function slowBuild(us: number): string {
     symlinkSync(path.join(root, shared), path.join(folder, shared));
   }
   cpSync(path.join(root, 'package.json'), path.join(folder, 'package.json'));
-  const file = path.join(folder, 'dist/engine/model.js');
+  const file = path.join(folder, 'dist/runtime/model.js');
   const text = readFileSync(file, 'utf8');
   const call = 'const result = marshaller.call(this.#runSync);';
   if (!text.includes(call)) throw new Error('runSync() is not as it was');

@@ -1,5 +1,6 @@
 // The instruments: what a model costs on a machine.
-export { runBench, type BenchPlan } from './bench/bench.js';
+export { runBench } from './bench/bench.js';
+export { type BenchPlan } from './bench/plan.js';
 export {
   benchJsonSchema,
   readBenchDocument,

@@ -12,7 +12,7 @@
 import os from 'node:os';
 import { loadModel } from '../../catalog/loader.js';
 import { countElements } from '../../tensor.js';
-import type { BenchPlan } from './bench.js';
+import type { BenchPlan } from './plan.js';
 import type { BenchFit, BenchPoint } from './document.js';
 import { modelName, type ModelBench } from './in-process.js';
 import { makeInputs } from '../load/inputs.js';

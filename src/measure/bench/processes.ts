@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ModelError } from '../../errors.js';
-import type { BenchOutcome, BenchPlan } from './bench.js';
+import type { BenchOutcome, BenchPlan } from './plan.js';
 import type { BenchDocument, BenchPoint } from './document.js';
 import { Histogram } from '../load/histogram.js';
 import { areSteady, type Progress } from './runner.js';
@@ -26,7 +26,7 @@ export type FromLaunch =
   | { error: string };
 
 const program = fileURLToPath(
-  new URL(`./launch${path.extname(fileURLToPath(import.meta.url))}`, import.meta.url),
+  new URL(`./process${path.extname(fileURLToPath(import.meta.url))}`, import.meta.url),
 );
 
 async function launch(
