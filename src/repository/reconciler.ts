@@ -200,28 +200,29 @@ export class Reconciler {
     options: ModelOptions,
     load: (options: ModelOptions) => Promise<Servable>,
   ): void {
-    const { catalog, change, closed, emit } = this.#context;
+    const context = this.#context;
+    const { catalog } = context;
     const { name, version } = serving;
     this.#builds.start(name, version, async (signal) => {
       const start = performance.now();
-      emit({ kind: 'building', name, version });
+      context.emit({ kind: 'building', name, version });
       let built: Servable | undefined;
       try {
         built = await load({ ...options, throttle: true, signal });
         const ready = built;
-        await change(name, () => {
+        await context.change(name, () => {
           if (catalog.find(name, version) !== serving || signal.aborted) return Promise.resolve();
           catalog.add(ready);
           built = undefined;
           // A newer load may have failed meanwhile.
           if (record.reason === BUILDING) record.reason = '';
-          emit({ kind: 'loaded', name, version, ms: performance.now() - start });
+          context.emit({ kind: 'loaded', name, version, ms: performance.now() - start });
           return Promise.resolve();
         });
       } catch (error) {
-        if (signal.aborted || closed()) return;
+        if (signal.aborted || context.closed()) return;
         record.reason = `serving without TensorRT: ${reasonOf(error)}`;
-        emit({ kind: 'failed', name, version, reason: record.reason });
+        context.emit({ kind: 'failed', name, version, reason: record.reason });
       } finally {
         // It came too late.
         await built?.model.close();

@@ -3,14 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { InvalidInputError } from '../errors.js';
 import { native } from '../native.js';
-import {
-  bytesPerElement,
-  dtypeCodes,
-  viewOf,
-  type DataByDType,
-  type DType,
-  type Tensor,
-} from '../tensor.js';
+import { bytesPerElement, dtypeCodes, viewOf, type DataByDType, type DType } from '../tensor.js';
 import { task } from './mailbox.js';
 import { allocate, LEASE_FROM_BYTES } from './lease.js';
 

@@ -1,5 +1,4 @@
 // Errors as HTTP answers: the only place that knows statuses.
-import type { FastifyError } from 'fastify';
 import { TercelError, type ErrorCode } from '../errors.js';
 
 const statuses: Record<ErrorCode, number> = {
@@ -44,7 +43,7 @@ export class HttpError extends Error {
 /** The status of an error, and the text that the client may see. */
 export function answerFor(error: unknown): { status: number; message: string } {
   if (error instanceof TercelError) return { status: statuses[error.code], message: error.message };
-  const { statusCode, message } = error as FastifyError;
+  const { statusCode, message } = error as Error & { statusCode?: number };
   if (statusCode && statusCode < 500) return { status: statusCode, message };
   // What we did not foresee stays in the log.
   return { status: statusCode ?? 500, message: 'internal error' };
