@@ -2,7 +2,7 @@
 // slower than they could be and nobody hears of it.
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
-import { readInto, scratch, type Reader } from '../../src/server/http/socket-reads.js';
+import { readInto, scratch, type Reader } from '../../../src/server/http/socket-reads.js';
 import { afterEach, expect, it } from 'vitest';
 
 const servers: net.Server[] = [];

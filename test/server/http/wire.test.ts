@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, stats, type Engine } from 'tercel';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { identity, slow } from '../support/models.js';
+import { identity, slow } from '../../support/models.js';
 
 const FLOAT = 1;
 const INFER = '/v2/models/echo/infer';

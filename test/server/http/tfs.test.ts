@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import grpc from '@grpc/grpc-js';
 import { createEngine, createServer, createTfsGrpcServer, type Engine } from 'tercel';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { identity, zipMap } from '../support/models.js';
+import { identity, zipMap } from '../../support/models.js';
 
 let engine: Engine;
 let app: FastifyInstance;

@@ -5,9 +5,9 @@ import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
 import { createEngine, createGrpcServer, type Engine, type GrpcServer } from 'tercel';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { identity, slow } from '../support/models.js';
+import { identity, slow } from '../../support/models.js';
 
-const schema = fileURLToPath(new URL('../../schema', import.meta.url));
+const schema = fileURLToPath(new URL('../../../schema', import.meta.url));
 const METHOD = '/inference.GRPCInferenceService/ModelInfer';
 const LIMIT = 1_000_000;
 

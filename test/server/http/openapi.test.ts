@@ -6,7 +6,7 @@ import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, type Engine } from 'tercel';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
+const root = fileURLToPath(new URL('../../..', import.meta.url));
 
 interface Operation {
   requestBody?: object;

@@ -8,10 +8,10 @@ import { gzipSync, deflateSync, gunzipSync } from 'node:zlib';
 import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, stats, type Engine } from 'tercel';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { hasSharedModels, sharedModels } from '../support/shared.js';
-import { identity, slow } from '../support/models.js';
+import { hasSharedModels, sharedModels } from '../../support/shared.js';
+import { identity, slow } from '../../support/models.js';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
+const root = fileURLToPath(new URL('../../..', import.meta.url));
 const samples = path.join(root, 'models/digits/samples');
 let engine: Engine;
 let app: FastifyInstance;

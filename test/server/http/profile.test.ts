@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, type Engine } from 'tercel';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
-const mlp = fileURLToPath(new URL('../../models/bench/mlp/1/model.onnx', import.meta.url));
+const mlp = fileURLToPath(new URL('../../../models/bench/mlp/1/model.onnx', import.meta.url));
 let engine: Engine;
 let app: FastifyInstance;
 let url: string;

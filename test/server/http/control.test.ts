@@ -6,8 +6,8 @@ import path from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, type Engine, type ServerOptions } from 'tercel';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { FLOAT } from '../../models/onnx.js';
-import { identity, lookup, slow } from '../support/models.js';
+import { FLOAT } from '../../../models/onnx.js';
+import { identity, lookup, slow } from '../../support/models.js';
 
 let folder: string;
 let engine: Engine;
