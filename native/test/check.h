@@ -1,6 +1,7 @@
 // A small test harness: no library needs to be installed to test the core.
 //
 //   TEST(Name) { CHECK(condition); CHECK_EQ(a, b); }
+//   TIMING_TEST(Name) { ... }  // judges time: to be run alone
 #pragma once
 
 #include <cstdio>
@@ -13,6 +14,7 @@ namespace tercel::test {
 
 struct Case {
   const char* name;
+  bool judges_time;
   void (*run)();
 };
 
@@ -27,7 +29,9 @@ inline int& Failures() {
 }
 
 struct Register {
-  Register(const char* name, void (*run)()) { Cases().push_back({name, run}); }
+  Register(const char* name, bool judges_time, void (*run)()) {
+    Cases().push_back({name, judges_time, run});
+  }
 };
 
 inline void Fail(const char* file, int line, const std::string& what) {
@@ -45,10 +49,12 @@ void CheckEq(const char* file, int line, const char* text, const A& a, const B& 
 
 }  // namespace tercel::test
 
-#define TEST(name)                                                    \
-  static void name();                                                 \
-  static const ::tercel::test::Register register_##name(#name, name); \
+#define TERCEL_TEST(name, judges_time)                                             \
+  static void name();                                                              \
+  static const ::tercel::test::Register register_##name(#name, judges_time, name); \
   static void name()
+#define TEST(name) TERCEL_TEST(name, false)
+#define TIMING_TEST(name) TERCEL_TEST(name, true)
 #define CHECK(condition) \
   if (!(condition)) ::tercel::test::Fail(__FILE__, __LINE__, #condition)
 #define CHECK_EQ(a, b) ::tercel::test::CheckEq(__FILE__, __LINE__, #a, a, b)

@@ -149,7 +149,7 @@ TEST(BatchesRunOnADevice) {
 }
 
 // Two or more runs in flight: while one computes, others' copies are under way.
-TEST(CopiesGoOnBesideRuns) {
+TIMING_TEST(CopiesGoOnBesideRuns) {
   FakeCuda* fake = OpenFakeCuda();
   constexpr int kJobs = 24;
   fake->copy_us = 4000;
@@ -268,7 +268,7 @@ TEST(RowsThatNobodyAskedForDoNotFailOthers) {
 
 // A graph that is captured wants to be alone; others do not stand in its way for long, nor it in
 // theirs.
-TEST(WhoCapturesIsAloneOrDoesWithout) {
+TIMING_TEST(WhoCapturesIsAloneOrDoesWithout) {
   std::atomic<bool> ends{false};
   std::atomic<int> inside{0}, entered{0};
   std::vector<std::thread> others;

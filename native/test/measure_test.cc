@@ -227,7 +227,7 @@ TEST(SlowAnswersAreNotLostAtTheEnd) {
   CHECK(result.per_second > 26 && result.per_second < 29);
 }
 
-TEST(LoadsSayWhatWentWrong) {
+TIMING_TEST(LoadsSayWhatWentWrong) {
   HttpLoadProgress progress;
   {
     Server server("HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy", kRequestBytes);

@@ -32,6 +32,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { encodeModel, FLOAT } from '../../models/onnx.js';
 import { fakeCuda } from '../support/process.js';
+import { PATIENCE_MS, until } from '../support/wait.js';
 
 const plugin = fileURLToPath(new URL('../../build/tests/libfake_plugin.so', import.meta.url));
 const tiny = benchModel('tiny');
@@ -50,14 +51,6 @@ const log = (): string[] => {
   const file = path.join(cache, 'builds.log');
   return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [];
 };
-
-async function until(condition: () => boolean, ms = 20_000): Promise<void> {
-  const end = Date.now() + ms;
-  while (!condition()) {
-    if (Date.now() > end) throw new Error('it did not come to pass');
-    await sleep(10);
-  }
-}
 
 const children: ChildProcess[] = [];
 
@@ -259,7 +252,7 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
       expect(kinds()).toEqual(['loaded', 'building']);
       expect(engine.find('tiny')!.model.providers).toEqual(['cpu']);
       const providers = new Set<string>();
-      const end = Date.now() + 20_000;
+      const end = Date.now() + PATIENCE_MS;
       for (let more = 50; more > 0 && Date.now() < end;) {
         const together = Array.from({ length: 8 }, () => engine.infer('tiny', { x }));
         for (const { y } of await Promise.all(together)) expect(y!.shape).toEqual([1, 4]);
@@ -315,13 +308,12 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
     });
 
     it('are nobody’s where the engine was closed meanwhile', async () => {
-      process.env['FAKE_BUILD_MS'] = '800';
+      process.env['FAKE_BUILD_MS'] = '3000';
       const engine = createEngine();
       await engine.loadRepository(models, { onEvent: (event) => events.push(event) });
       await until(() => log().includes('begun'));
-      const start = performance.now();
       await engine.close();
-      expect(performance.now() - start).toBeLessThan(500);
+      expect(log()).not.toContain('ended'); // nobody waited for it
       await until(() => log().includes('ended'));
       await until(() => stats().models.length === 0);
     });

@@ -20,6 +20,7 @@ import { PNG } from 'pngjs';
 import { zipSync } from 'fflate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { identity } from '../support/models.js';
+import { COMMAND_MS } from '../support/wait.js';
 
 const FLOAT = 1;
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -38,14 +39,14 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function tercel(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', timeout: 60_000 });
+  return spawnSync(process.execPath, [program, ...args], { encoding: 'utf8', timeout: COMMAND_MS });
 }
 
 /** The same, while this process serves. */
 async function tercelBeside(
   ...args: string[]
 ): Promise<{ status: number; stdout: string; stderr: string }> {
-  const child = spawn(process.execPath, [program, ...args], { timeout: 60_000 });
+  const child = spawn(process.execPath, [program, ...args], { timeout: COMMAND_MS });
   let stdout = '';
   let stderr = '';
   child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
@@ -362,7 +363,7 @@ describe('what goes wrong', () => {
       '--duration',
       '150ms',
       '--rounds',
-      '50',
+      '5000',
       '--warm-up',
       '100ms',
       '--quiet',

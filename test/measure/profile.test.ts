@@ -6,6 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { flopsOf, readMappings, type Profile } from 'tercel/measure';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { COMMAND_MS } from '../support/wait.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const program = path.join(root, 'dist/cli/main.js');
@@ -37,7 +38,7 @@ describe('a profile', () => {
         '--trace',
         path.join(folder, 'p.trace.json'),
       ],
-      { encoding: 'utf8', timeout: 120_000 },
+      { encoding: 'utf8', timeout: COMMAND_MS },
     );
     expect([status, stderr]).toEqual([0, '']);
     text = stdout;

@@ -24,6 +24,7 @@ import { benchModel } from '../../models/generate.js';
 import { encodeModel, FLOAT, floats } from '../../models/onnx.js';
 import { identity, slow } from '../support/models.js';
 import { hasSharedModels, sharedModels } from '../support/shared.js';
+import { until } from '../support/wait.js';
 
 /** y = x + value. */
 function plus(value: number): Uint8Array {
@@ -192,10 +193,7 @@ describe('with control "poll"', () => {
     write('m/1/model.onnx', plus(1));
     await open({ control: 'poll', pollMs: 30 });
     write('m/2/model.onnx', plus(2));
-    for (const end = Date.now() + 5000; (await answer()) !== 2;) {
-      expect(Date.now()).toBeLessThan(end);
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await until(async () => (await answer()) === 2);
   });
 });
 

@@ -1,18 +1,25 @@
 // POST /v2/models/{model}/profile: a model watched while it serves.
+import { setImmediate as turn } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, type Engine } from 'tercel';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { until } from '../../support/wait.js';
 
 const mlp = fileURLToPath(new URL('../../../models/bench/mlp/1/model.onnx', import.meta.url));
 let engine: Engine;
 let app: FastifyInstance;
 let url: string;
+let asked = 0;
 
 beforeAll(async () => {
   engine = createEngine();
   await engine.load('mlp', mlp, { inline: 'never', batching: { maxBatch: 8 } });
   app = createServer(engine);
+  app.addHook('preHandler', (_request, _reply, done) => {
+    asked++;
+    done();
+  });
   url = await app.listen({ host: '127.0.0.1', port: 0 });
 });
 afterAll(async () => {
@@ -39,12 +46,19 @@ async function watch(query: string, headers = {}): Promise<{ status: number; jso
   return { status: answer.status, json: (await answer.json()) as Answer };
 }
 
+/** Waits until the server has begun to watch. */
+async function begun(before: number): Promise<void> {
+  await until(() => asked > before);
+  await turn();
+}
+
 const x = { dtype: 'float32', shape: [1, 784], data: new Float32Array(784) } as const;
 
 it('says what the model did meanwhile, and nothing of before', async () => {
   await Promise.all(Array.from({ length: 20 }, () => engine.infer('mlp', { x })));
-  const watching = watch('?seconds=0.5');
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  const before = asked;
+  const watching = watch('?seconds=2');
+  await begun(before);
   for (let i = 0; i < 10; i++) {
     await Promise.all(Array.from({ length: 16 }, () => engine.infer('mlp', { x })));
   }
@@ -63,8 +77,9 @@ it('says what the model did meanwhile, and nothing of before', async () => {
 });
 
 it('one at a time, for a sensible time, of a model that is there, by who may', async () => {
-  const first = watch('?seconds=0.3');
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  const before = asked;
+  const first = watch('?seconds=2');
+  await begun(before);
   expect(await watch('?seconds=0.1')).toMatchObject({
     status: 409,
     json: { error: expect.stringContaining('one at a time') as string },
@@ -79,13 +94,14 @@ it('one at a time, for a sensible time, of a model that is there, by who may', a
 });
 
 it('ends when the client goes, and the next may begin', async () => {
+  const before = asked;
   const gone = new AbortController();
   const watching = fetch(`${url}/v2/models/mlp/profile?seconds=30`, {
     method: 'POST',
     signal: gone.signal,
   });
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  await begun(before);
   gone.abort();
   await expect(watching).rejects.toThrow();
-  await expect.poll(async () => (await watch('?seconds=0.05')).status, { timeout: 5000 }).toBe(200);
+  await until(async () => (await watch('?seconds=0.05')).status === 200);
 });

@@ -60,8 +60,7 @@ function expectTruth(result: WindowResult, truth: number[]): void {
   }
 }
 
-// A busy machine holds up the harness as well as the server: tried again then.
-describe('an open loop', { retry: 6 }, () => {
+describe('an open loop', () => {
   const measure = async (kind: string): Promise<number[]> => {
     const { port, subject } = await start(kind);
     const result = await load(subject, { kind: 'constant', rate: RATE });
