@@ -1,5 +1,5 @@
 // run(): queue, deadline, abort, close, and what it may never do: block, starve, copy too much.
-import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   allocate,
   ClosedError,

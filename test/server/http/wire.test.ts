@@ -17,8 +17,6 @@ import {
   next,
   request,
   slowRequest,
-  type Answer,
-  type Request,
 } from '../../support/wire.js';
 
 const FLOAT = 1;
