@@ -25,6 +25,15 @@ function request(data: Float32Array): Buffer {
   return new ProtoWriter().string(1, 'model').message(5, input).bytes(7, bytes).finish();
 }
 
+/** The same as gRPC frames it. */
+export function framedRequest(data: Float32Array): Buffer {
+  const message = request(data);
+  const framed = Buffer.alloc(5 + message.length);
+  framed.writeUInt32BE(message.length, 1);
+  message.copy(framed, 5);
+  return framed;
+}
+
 function call(port: number, message: Buffer): Promise<Buffer> {
   const client = new grpc.Client(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
   const same = (bytes: Buffer): Buffer => bytes;
@@ -42,13 +51,19 @@ interface Result {
   cpu: number;
 }
 
-/** Closed loop: `connections` with 8 calls under way on each. */
-function load(port: number, body: string, connections: number, seconds: number): Result {
+/** Closed loop: `connections` with so many calls under way on each. */
+export function loadGrpc(
+  port: number,
+  body: string,
+  connections: number,
+  seconds: number,
+  streams = 8,
+): Result {
   const { stdout, stderr, error } = spawnSync(
     'bash',
     [
       '-c',
-      `TIMEFORMAT='CPU %U %S'; time h2load -t1 -c${connections} -m8 -D${seconds} -d ${body} ` +
+      `TIMEFORMAT='CPU %U %S'; time h2load -t1 -c${connections} -m${streams} -D${seconds} -d ${body} ` +
         `-H 'content-type: application/grpc' -H 'te: trailers' http://127.0.0.1:${port}${METHOD}`,
     ],
     { encoding: 'utf8' },
@@ -68,11 +83,8 @@ export async function overGrpc(): Promise<Bar[]> {
   const [{ data }] = Object.values(inputs) as unknown as [{ data: Float32Array }];
   const scratch = mkdtempSync(path.join(tmpdir(), 'tercel-grpc-'));
   const message = request(data);
-  const framed = Buffer.alloc(5 + message.length);
-  framed.writeUInt32BE(message.length, 1);
-  message.copy(framed, 5);
   const body = path.join(scratch, 'request');
-  writeFileSync(body, framed);
+  writeFileSync(body, framedRequest(data));
   const tercel = await Server.start('grpc', model);
   const answer = path.join(scratch, 'answer');
   writeFileSync(answer, await call(tercel.port, message));
@@ -83,7 +95,7 @@ export async function overGrpc(): Promise<Bar[]> {
   const results: Record<string, Result[]> = { nothing: [], tercel: [] };
   for (let round = -1; round < ROUNDS; round++) {
     for (const [name, server] of Object.entries({ nothing, tercel })) {
-      const result = load(server.port, body, 8, round < 0 ? 1 : SECONDS);
+      const result = loadGrpc(server.port, body, 8, round < 0 ? 1 : SECONDS);
       if (round >= 0) results[name]!.push(result);
     }
   }

@@ -1,6 +1,6 @@
 // Servers as processes, and wrk against them.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -14,21 +14,41 @@ export class Server {
   readonly port: number;
   readonly url: string;
   readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
 
-  private constructor(child: ChildProcess, port: string) {
+  private constructor(child: ChildProcess, lines: AsyncIterator<string>, port: string) {
     this.#child = child;
+    this.#lines = lines;
     this.port = Number(port);
     this.url = `http://127.0.0.1:${port}/v2/models/model/infer`;
   }
 
-  static async start(name: string, ...args: string[]): Promise<Server> {
-    const child = spawn(process.execPath, [path.join(folder, `${name}.mjs`), ...args], {
-      stdio: ['ignore', 'pipe', 'inherit'],
+  static start(name: string, ...args: string[]): Promise<Server> {
+    return Server.#spawn(folder, name, args);
+  }
+
+  /** Another checkout's server of that name. */
+  static startIn(root: string, name: string, ...args: string[]): Promise<Server> {
+    return Server.#spawn(path.join(root, 'bench/servers'), name, args);
+  }
+
+  static async #spawn(from: string, name: string, args: readonly string[]): Promise<Server> {
+    const child = spawn(process.execPath, [path.join(from, `${name}.mjs`), ...args], {
+      stdio: ['pipe', 'pipe', 'inherit'],
     });
-    for await (const line of createInterface(child.stdout)) {
-      if (/^[0-9]+$/.test(line)) return new Server(child, line);
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    for (let line = await lines.next(); !line.done; line = await lines.next()) {
+      if (/^[0-9]+$/.test(line.value)) return new Server(child, lines, line.value);
     }
     throw new Error(`${name} did not start`);
+  }
+
+  /** Writes a line; the next one that comes back. */
+  async ask(line: string): Promise<string> {
+    this.#child.stdin!.write(`${line}\n`);
+    const answer = await this.#lines.next();
+    if (answer.done) throw new Error('the process ended');
+    return answer.value;
   }
 
   stop(): void {
@@ -37,10 +57,9 @@ export class Server {
 
   /** Seconds of processor time that the process has used. */
   cpu(): number {
-    const { stdout } = spawnSync('ps', ['-o', 'cputimes=', '-p', String(this.#child.pid)], {
-      encoding: 'utf8',
-    });
-    return Number(stdout);
+    const stat = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / 100; // utime and stime; USER_HZ
   }
 }
 
