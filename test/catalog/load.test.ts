@@ -21,6 +21,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { encodeModel, FLOAT } from '../../models/onnx.js';
 import { identity } from '../support/models.js';
+import { collectGarbage } from '../support/garbage.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -219,6 +220,7 @@ describe('options', () => {
     const x: Tensor = { dtype: 'float32', shape: [2, 784], data: new Float32Array(1568).fill(0.3) };
     const results = [];
     for (const memory of ['tercel', 'ort', 'malloc'] as const) {
+      await collectGarbage();
       const before = stats().arena;
       await using model = await loadModel(benchModel('mlp'), { memory });
       const weights = stats().arena.leasedBytes - before.leasedBytes;

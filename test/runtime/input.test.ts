@@ -12,6 +12,7 @@ import {
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { identity, reduce } from '../support/models.js';
+import { collectGarbage } from '../support/garbage.js';
 
 const good = { dtype: 'float32', shape: [1, 784], data: new Float32Array(784) } as const;
 let model: Model;
@@ -109,6 +110,7 @@ const cases: [string, unknown, string][] = [
 ];
 
 it.each(cases)('%s', async (_name, inputs, message) => {
+  await collectGarbage();
   const before = stats().leases;
   expect(() => model.runSync(inputs as never)).toThrow(InvalidInputError);
   expect(() => model.runSync(inputs as never)).toThrow(message);
