@@ -1,19 +1,22 @@
-// Is this checkout as fast as another one? tsx bench/checkouts.ts OTHER [ROUNDS]
+// Is this checkout as fast as another one? tsx bench/checkouts.ts OTHER [LAUNCHES] [PART OF A CASE'S NAME]
 //
-// Both are built (npm run build) and take turns, mlp over HTTP (binary, JSON), over gRPC and in process. The
-// ratios are of rounds next to each other: the machine is shared and noisy. Which of the two comes first changes
-// with each round. Needs wrk and h2load.
+// Both are built (npm run build) and take turns of a second, mlp over HTTP (binary, JSON), over gRPC and in process:
+// the machine is shared and noisy, and turns next to each other have the same noise. Where a process's heap and
+// libraries come to lie makes some per cent of its speed for as long as it lives: each launch has processes of its
+// own, and gives one ratio, the median of its turns'. Needs wrk and h2load.
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { framedRequest, loadGrpc } from './grpc.js';
-import { binaryRequest, jsonRequest, load, Server } from './load.js';
+import { binaryRequest, jsonRequest, load, Server, type WrkRequest } from './load.js';
 import { benchCase } from './models.js';
 import { median, print, ratios, show, type Bar } from './statistics.js';
 
-const SECONDS = 3;
-const CALL_MS = 1500;
+const LAUNCHES = 7;
+const TURNS = 8;
+const WARM_UP_TURNS = 2;
+const CALL_MS = 500;
 const LEAST = 0.98;
 
 interface Figures {
@@ -22,98 +25,105 @@ interface Figures {
   cpuUs: number;
 }
 
-type Measure = () => Figures | Promise<Figures>;
-
-/** What a server uses while `work` loads it. */
-function underLoad(server: Server, work: () => { perSecond: number }, seconds: number): Figures {
-  const before = server.cpu();
-  const { perSecond } = work();
-  return { perSecond, cpuUs: ((server.cpu() - before) * 1e6) / (perSecond * seconds) };
+/** One case: how a checkout's process for it is started, and one turn of it. */
+interface Case {
+  name: string;
+  start(root: string): Promise<Server>;
+  turn(server: Server): Figures | Promise<Figures>;
 }
 
-/** Starts a checkout's servers; how each case is measured there, and what ends them. */
-async function open(root: string): Promise<{ cases: Record<string, Measure>; stop: () => void }> {
-  const { path: model, inputs } = benchCase('mlp');
-  const { data } = Object.values(inputs)[0] as { data: Float32Array };
-  const body = path.join(mkdtempSync(path.join(tmpdir(), 'tercel-checkouts-')), 'request');
-  writeFileSync(body, framedRequest(data));
-  const http = await Server.startIn(root, 'tercel', model);
-  const grpc = await Server.startIn(root, 'grpc', model);
-  const calls = await Server.start('calls', path.join(root, 'dist'), model);
-  const overHttp =
-    (request: ReturnType<typeof jsonRequest>, connections: number): Measure =>
-    () =>
-      underLoad(http, () => load(http.url, request, connections, SECONDS), SECONDS);
-  const overGrpc =
-    (connections: number, streams: number): Measure =>
-    () =>
-      underLoad(grpc, () => loadGrpc(grpc.port, body, connections, SECONDS, streams), SECONDS);
-  const called =
-    (mode: string): Measure =>
-    async () =>
-      JSON.parse(await calls.ask(`${mode} ${CALL_MS}`)) as Figures;
-  return {
-    cases: {
-      'HTTP binary, 64 connections': overHttp(binaryRequest(inputs), 64),
-      'HTTP binary, 1 connection': overHttp(binaryRequest(inputs), 1),
-      'HTTP JSON, 64 connections': overHttp(jsonRequest(inputs), 64),
-      'gRPC, 8 connections of 8': overGrpc(8, 8),
-      'gRPC, 1 connection of 1': overGrpc(1, 1),
-      'in process, 64 in flight': called('async-64'),
-      'in process, 1 in flight': called('async-1'),
-      'in process, runSync()': called('sync'),
-      'in process, binding.runSync()': called('binding'),
-    },
-    stop: () => {
-      for (const server of [http, grpc, calls]) server.stop();
-    },
+/** A server's figures while `work` loads it for a second. */
+function whileLoaded(work: (server: Server) => { perSecond: number }): Case['turn'] {
+  return (server) => {
+    const before = server.cpu();
+    const { perSecond } = work(server);
+    return { perSecond, cpuUs: ((server.cpu() - before) * 1e6) / perSecond };
   };
 }
 
-export async function checkouts(other: string, rounds = 9): Promise<Bar[]> {
-  const [theirs, ours] = [
-    await open(path.resolve(other)),
-    await open(fileURLToPath(new URL('..', import.meta.url))),
+function cases(): Case[] {
+  const { path: model, inputs } = benchCase('mlp');
+  const { data } = Object.values(inputs)[0] as { data: Float32Array };
+  const message = path.join(mkdtempSync(path.join(tmpdir(), 'tercel-checkouts-')), 'request');
+  writeFileSync(message, framedRequest(data));
+  const http = (name: string, request: WrkRequest, connections: number): Case => ({
+    name: `HTTP ${name}, ${connections} connections`,
+    start: (root) => Server.startIn(root, 'tercel', model),
+    turn: whileLoaded(({ url }) => load(url, request, connections, 1)),
+  });
+  const grpc = (connections: number, streams: number): Case => ({
+    name: `gRPC, ${connections} connections of ${streams} calls`,
+    start: (root) => Server.startIn(root, 'grpc', model),
+    turn: whileLoaded(({ port }) => loadGrpc(port, message, connections, 1, streams)),
+  });
+  const called = (name: string, mode: string): Case => ({
+    name: `in process, ${name}`,
+    start: (root) => Server.start('calls', path.join(root, 'dist'), model),
+    turn: async (server) => JSON.parse(await server.ask(`${mode} ${CALL_MS}`)) as Figures,
+  });
+  return [
+    http('binary', binaryRequest(inputs), 64),
+    http('binary', binaryRequest(inputs), 1),
+    http('JSON', jsonRequest(inputs), 64),
+    grpc(8, 8),
+    grpc(1, 1),
+    called('run(), 64 in flight', 'async-64'),
+    called('run(), 1 in flight', 'async-1'),
+    called('runSync()', 'sync'),
+    called('binding.runSync()', 'binding'),
   ];
-  const bars: Bar[] = [];
-  for (const name of Object.keys(ours.cases)) {
-    const figures: { before: Figures; after: Figures }[] = [];
-    for (let round = -1; round < rounds; round++) {
-      const pair: Partial<(typeof figures)[0]> = {};
-      const turns = [
-        ['before', theirs],
-        ['after', ours],
-      ] as const;
-      for (const [key, { cases }] of round % 2 ? turns : [...turns].reverse()) {
-        pair[key] = await cases[name]!();
+}
+
+/** What one launch of both says: medians over its turns, and of their ratios, after by before. */
+async function launch(one: Case, before: string, after: string): Promise<Record<string, number>> {
+  const servers = [await one.start(before), await one.start(after)] as const;
+  const figures: [Figures[], Figures[]] = [[], []];
+  try {
+    for (let turn = 0; turn < WARM_UP_TURNS + TURNS; turn++) {
+      for (const which of turn % 2 ? ([0, 1] as const) : ([1, 0] as const)) {
+        const made = await one.turn(servers[which]);
+        if (turn >= WARM_UP_TURNS) figures[which].push(made);
       }
-      if (round >= 0) figures.push(pair as (typeof figures)[0]); // the first warms both up
     }
-    const of = (key: 'before' | 'after', field: keyof Figures): number[] =>
-      figures.map((figure) => figure[key][field]);
-    const rate = ratios(of('after', 'perSecond'), of('before', 'perSecond'));
-    const cpu = ratios(of('after', 'cpuUs'), of('before', 'cpuUs'));
-    console.log(
-      `${name}: ${show(of('before', 'perSecond'), 0)}/s before, ${show(of('after', 'perSecond'), 0)}/s after; ` +
-        `processor time a request ${show(of('before', 'cpuUs'), 1)} us before, of that after ${show(cpu, 3)}x`,
-    );
+  } finally {
+    for (const server of servers) server.stop();
+  }
+  const of = (which: 0 | 1, field: keyof Figures): number[] => figures[which].map((f) => f[field]);
+  return {
+    rate: median(ratios(of(1, 'perSecond'), of(0, 'perSecond'))),
+    cpu: median(ratios(of(1, 'cpuUs'), of(0, 'cpuUs'))),
+    perSecond: median(of(0, 'perSecond')),
+    cpuUs: median(of(0, 'cpuUs')),
+  };
+}
+
+export async function checkouts(other: string, launches = LAUNCHES, part = ''): Promise<Bar[]> {
+  const before = path.resolve(other);
+  const after = fileURLToPath(new URL('..', import.meta.url));
+  const bars: Bar[] = [];
+  for (const one of cases().filter(({ name }) => name.includes(part))) {
+    const all: Record<string, number>[] = [];
+    for (let i = 0; i < launches; i++) all.push(await launch(one, before, after));
+    const of = (field: string): number[] => all.map((figures) => figures[field]!);
     bars.push({
-      name,
-      value: median(rate),
-      text: `${show(rate, 3)}x`,
-      values: rate,
+      name: one.name,
+      value: median(of('rate')),
+      text: `${show(of('rate'), 3)}x`,
+      values: of('rate'),
       bar: LEAST,
       direction: 'at least',
     });
     print(bars.at(-1)!);
+    console.log(
+      `    before: ${show(of('perSecond'), 0)}/s, ${show(of('cpuUs'), 1)} us of processor a request; ` +
+        `of that after ${show(of('cpu'), 3)}x`,
+    );
   }
-  theirs.stop();
-  ours.stop();
   return bars;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [, , other, rounds] = process.argv;
-  if (!other) throw new Error('usage: tsx bench/checkouts.ts OTHER [ROUNDS]');
-  await checkouts(other, rounds === undefined ? undefined : Number(rounds));
+  const [, , other, launches, part] = process.argv;
+  if (!other) throw new Error('usage: tsx bench/checkouts.ts OTHER [LAUNCHES] [PART]');
+  await checkouts(other, launches === undefined ? undefined : Number(launches), part);
 }

@@ -47,5 +47,6 @@ export { createGrpcServer, type GrpcServerOptions } from './server/grpc/v2-servi
 export { GrpcServer } from './server/grpc/server.js';
 export { createTfsGrpcServer, type TfsGrpcServerOptions } from './server/grpc/tfs-service.js';
 export { Logging } from './serving/log-settings.js';
+export type { Serving } from './serving/serving.js';
 export { createServer, type ServerOptions } from './server/http/server.js';
 export { version } from './version.js';

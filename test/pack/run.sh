@@ -11,7 +11,9 @@ npm pkg set type=module > /dev/null
 # The local file needs no lockfile policy of ours; CUDA files are not wanted.
 export ONNXRUNTIME_NODE_INSTALL=skip
 npm install --silent ./tercel-*.tgz typescript@~6.0.3 @types/node@20
-test -f node_modules/tercel/build/Release/tercel.node || { echo 'the addon was not built' >&2; exit 1; }
+for addon in tercel tercel_load; do
+  test -f node_modules/tercel/build/Release/$addon.node || { echo "$addon.node was not built" >&2; exit 1; }
+done
 
 # The example, out of the README: the first ts block.
 awk '/^```ts$/ { on = 1; next } /^```$/ { if (on) exit } on' "$root/README.md" > example.ts

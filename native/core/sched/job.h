@@ -157,6 +157,9 @@ class Job : public Completion {
 
  private:
   friend class Scheduler;
+  friend class JobQueue;
+  friend class BatchFormer;
+  friend class BatchRunner;
   friend class DeadlineClock;
   enum class State : uint8_t { kNew, kQueued, kRunning, kDone };
 

@@ -1,5 +1,4 @@
-// The lanes' side of the scheduler: forming batches, waiting for them, handing out the results. Running
-// them is in lane_run.cc.
+// The lanes' side of the scheduler: waiting for work, taking it, and accounting for what became of it.
 #include "sched/lane.h"
 
 #include <pthread.h>
@@ -26,14 +25,6 @@ constexpr int64_t kMaxSpinNs = 50'000;
 constexpr int64_t kSpinDelayNs = 30'000;
 // Statistics by size, up to so many rows; larger ones count as this.
 constexpr uint32_t kCountedRows = 4096;
-// Jobs of other buckets that the search for neighbours passes over.
-constexpr size_t kMaxOthers = 256;
-// Buckets that may wait for their delay at once, while others are looked at.
-constexpr size_t kMaxWaiting = 16;
-// A batch takes no more JSON than this and its last request: while the lane reads, the JS thread shall
-// have answers to send (mlp, 64 clients: 1.05x of all at once).
-constexpr size_t kMaxTextBytes = 256 * 1024;
-
 // Runs of so many nanoseconds are those that the system's clock interrupts.
 constexpr int64_t kLongRunNs = 1'000'000;
 
@@ -50,107 +41,10 @@ void Scheduler::SpinForWork(int64_t gap_ns) {
   const int64_t until = NowNs() + (2 * gap_ns + 5'000 < kMaxSpinNs ? 2 * gap_ns + 5'000 : kMaxSpinNs);
   do {
     for (int i = 0; i < 16; ++i) {
-      if (ready_.load(std::memory_order_acquire) != 0) return;
+      if (queue_.ready() != 0) return;
       CpuRelax();
     }
   } while (NowNs() < until);
-}
-
-// The first ready job that shall run now, and how many rows. Null where none is ready, or where all
-// that are wait for others until *until.
-Job* Scheduler::Front(uint32_t* rows, int64_t* until) {
-  *until = 0;
-  if (ready_.load(std::memory_order_relaxed) == 0) return nullptr;
-  const Bucket* waiting[kMaxWaiting];
-  size_t count = 0;
-  for (Queue& queue : queues_) {
-    for (Job* job = queue.head; job; job = job->next_) {
-      if (!job->ready_) continue;
-      const Bucket** end = waiting + count;
-      if (job->block && std::find(waiting, end, job->bucket.get()) != end) continue;
-      int64_t job_until = 0;
-      *rows = RowsNow(job, &job_until);
-      if (*rows > 0) return job;
-      if (*until == 0 || job_until < *until) *until = job_until;
-      if (count == kMaxWaiting) return nullptr;
-      waiting[count++] = job->bucket.get();
-    }
-  }
-  return nullptr;
-}
-
-uint32_t Scheduler::RowsNow(const Job* first, int64_t* until) {
-  if (!first->block) {
-    if (first->sources.empty()) return std::max(1u, first->rows);
-    return std::min({first->rows - first->rows_taken_, policy_.cap(), first->bucket->capacity()});
-  }
-  const uint32_t ready = first->bucket->ready_rows;
-  if (policy_.delay_ns() == 0 && policy_.options().preferred.empty()) {
-    return std::min(ready, policy_.cap());
-  }
-  return policy_.Choose(ready, first->submitted_ns, NowNs(), until);
-}
-
-void Scheduler::TakeBatch(Lane* lane, Job* first, uint32_t rows) {
-  lane->parts.clear();
-  lane->bucket = first->bucket;
-  if (first->block) {
-    lane->block = first->block;
-    uint32_t next_row = first->first_row;
-    size_t others = 0;
-    size_t text_bytes = 0;
-    // Neighbours only: what lies side by side runs where it lies.
-    for (Job* job = first; job && lane->rows < rows && others < kMaxOthers;) {
-      Job* const next = job->next_;
-      if (job->block.get() != lane->block.get()) {
-        ++others;
-      } else {
-        if (!job->ready_) break;
-        // What the lane reads while others bring more: not all of it at once.
-        if (text_bytes > kMaxTextBytes) break;
-        // A gap is what a cancelled request left.
-        if (job->first_row != next_row || (job != first && lane->rows + job->rows > rows)) break;
-        Unlink(job);
-        job->state_ = Job::State::kRunning;
-        job->lane_ = lane;
-        const size_t part = lane->parts.size();
-        lane->parts.push_back({job, job->first_row, job->rows});
-        if (!job->unread.empty()) {
-          // Once the job is completed, by whomever, it is its owner's again.
-          if (lane->unread.size() <= part) lane->unread.resize(part + 1);
-          text_bytes += job->unread.text.size();
-          std::swap(lane->unread[part], job->unread);
-          lane->any_unread = true;
-        }
-        lane->rows += job->rows;
-        next_row += job->rows;
-      }
-      job = next;
-    }
-    lane->bucket->Close(lane->block.get());
-    return;
-  }
-  const bool whole = rows >= first->rows;
-  const uint32_t from = first->rows_taken_;
-  lane->rows = std::max(1u, whole ? first->rows : std::min(rows, first->rows - from));
-  lane->parts.push_back({first, from, lane->rows});
-  ++first->parts_running_;
-  if (whole || from + lane->rows == first->rows) {
-    Unlink(first);
-    first->rows_taken_ = first->rows;
-    first->state_ = Job::State::kRunning;
-    return;
-  }
-  // The rest goes behind the others of its priority, so that a large request does not hold them up.
-  Unlink(first);
-  first->rows_taken_ += lane->rows;
-  Queue& queue = queues_[first->priority - 1];
-  first->prev_ = queue.tail;
-  (queue.tail ? queue.tail->next_ : queue.head) = first;
-  queue.tail = first;
-  ++queued_;
-  queued_rows_ += first->rows - first->rows_taken_;
-  ready_.store(ready_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
 void Scheduler::LaneLoop(Lane* lane) {
@@ -179,7 +73,7 @@ void Scheduler::LaneLoop(Lane* lane) {
     }
     uint32_t rows = 0;
     int64_t until = 0;
-    Job* first = Front(&rows, &until);
+    Job* first = former_.Front(&rows, &until);
     if (!first && until == 0) {
       give_back();
       if (may_spin && !spinning_) {
@@ -192,9 +86,7 @@ void Scheduler::LaneLoop(Lane* lane) {
         spinning_ = false;
         continue;
       }
-      parked_.push_back(lane);
-      lane->parked = true;
-      lane->wake.wait(lock, [lane] { return !lane->parked; });
+      lanes_.Park(lane, &lock);
       woken = true;
       continue;
     }
@@ -225,28 +117,27 @@ void Scheduler::LaneLoop(Lane* lane) {
       }
     }
     lane->rows = 0;
-    TakeBatch(lane, first, rows);
+    former_.Take(lane, first, rows);
     ++busy_;
     // More is waiting, and no lane is about to look: pass the wake on.
-    if (!spinning_ && delaying_ == 0 && ready_.load(std::memory_order_relaxed) > 0 &&
-        WorthAnotherLane()) {
-      WakeOne();
+    if (!spinning_ && delaying_ == 0 && queue_.ready() > 0 && WorthAnotherLane()) {
+      lanes_.WakeOne();
     }
-    if (delaying_ > 0 && ready_.load(std::memory_order_relaxed) > 0) more_.notify_one();
+    if (delaying_ > 0 && queue_.ready() > 0) more_.notify_one();
     lane->started_ns = NowNs();
     lane->running = true;
     const int64_t ready_ns = lane->parts.front().job->ready_ns;
     const bool measure_wake = woken && busy_ == 1;
     lock.unlock();
     if (measure_wake) context_.wake_cost->Add(lane->started_ns - ready_ns);
-    RunBatch(lane);
+    runner_.Run(lane);
     Relock(&lock);
     EndBatch(lane, &done);
     --busy_;
     if (stopping_) idle_.notify_all();
     lock.unlock();
     give_back();
-    CompleteAll(&done);
+    delivery_.CompleteAll(&done);
     // On a GPU the lane only waits.
     const bool runs_long = !context_.device && batch_time_.known() && batch_time_.value() > kLongRunNs;
     if (runs_long != has_long_slice) {
@@ -280,7 +171,7 @@ void Scheduler::EndJob(Job* job, Status status) {
     stats_.run_ns += job->finished_ns - job->started_ns;
   }
   if (job->status.ok() && !job->reports_delivery) {
-    policy_.OnDone(job->finished_ns - job->submitted_ns, job->finished_ns);
+    former_.policy().OnDone(job->finished_ns - job->submitted_ns, job->finished_ns);
   }
   job->state_ = Job::State::kDone;
   job->lane_ = nullptr;
@@ -309,7 +200,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
   if (lane->status.ok()) {
     batch_time_.Add(ns);
     if (single) run_time_.Add(ns);
-    policy_.OnRun(lane->rows, lane->busy_ns, now);
+    former_.policy().OnRun(lane->rows, lane->busy_ns, now);
   }
   if (lane->retried) ++stats_.retried;
   if (lane->terminated) {
@@ -331,7 +222,7 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
       --job->parts_running_;
       if (!job->failure_.ok() && job->state_ == Job::State::kQueued) {
         // What is left of a split job need not run.
-        Unlink(job);
+        queue_.Remove(job);
         job->state_ = Job::State::kRunning;
       }
       if (job->state_ == Job::State::kQueued || job->parts_running_ > 0) continue;

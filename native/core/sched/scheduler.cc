@@ -1,11 +1,9 @@
 #include "sched/scheduler.h"
 
 #include <algorithm>
-#include <system_error>
 
 #include "base/adaptive_lock.h"
 #include "base/clock.h"
-#include "sched/lane.h"
 
 namespace tercel {
 
@@ -16,9 +14,12 @@ constexpr int64_t kWorthASecondLaneNs = 60'000;
 
 Scheduler::Scheduler(OrtSession* session, const SchedulerOptions& options,
                      const SchedulerContext& context)
-    : session_(session),
-      context_(context),
-      claim_(context.device ? 1 : options.threads_per_run, options.weight) {
+    : context_(context),
+      claim_(context.device ? 1 : options.threads_per_run, options.weight),
+      runner_(session, context_, this),
+      delivery_(context.clock),
+      former_(&queue_),
+      lanes_([this](Lane* lane) { LaneLoop(lane); }) {
   Configure(options);
 }
 
@@ -27,9 +28,9 @@ Scheduler::~Scheduler() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
-    for (Queue& queue : queues_) {
-      while (Job* job = queue.head) {
-        Unlink(job);
+    for (int priority = 0; priority < kPriorities; ++priority) {
+      while (Job* job = queue_.first(priority)) {
+        queue_.Remove(job);
         if (job->parts_running_ > 0) {
           // Its last part completes it.
           job->state_ = Job::State::kRunning;
@@ -41,34 +42,31 @@ Scheduler::~Scheduler() {
         dropped.push_back(Ref<Job>::Adopt(job));
       }
     }
-    for (Lane& lane : lanes_) {
-      (void)ToStatus(ort.RunOptionsSetTerminate(lane.run_options.get()), Code::kRun);
-    }
-    WakeAll();
+    lanes_.TerminateAll();
+    lanes_.WakeAll();
     more_.notify_all();
     chore_done_.notify_all();
   }
   context_.budget->Abandon(&claim_);
-  for (Ref<Job>& job : dropped) Complete(std::move(job));
-  for (Lane& lane : lanes_) {
-    if (lane.thread.joinable()) lane.thread.join();
-  }
+  for (Ref<Job>& job : dropped) delivery_.Complete(std::move(job));
+  lanes_.Join();
 }
 
 void Scheduler::Configure(const SchedulerOptions& options) {
   std::lock_guard<std::mutex> lock(mutex_);
   options_ = options;
-  policy_.Set(options.batch, options.lanes);
-  max_batch_.store(policy_.options().max_batch, std::memory_order_relaxed);
+  lanes_.set_limit(options.lanes);
+  former_.policy().Set(options.batch, options.lanes);
+  max_batch_.store(former_.policy().options().max_batch, std::memory_order_relaxed);
   has_target_.store(options.batch.target_p99_ns != 0, std::memory_order_relaxed);
   preserve_order_.store(options.preserve_order, std::memory_order_relaxed);
-  if (options.preserve_order) ever_ordered_.store(true, std::memory_order_relaxed);
+  if (options.preserve_order) delivery_.KeepOrder();
   if (context_.device) context_.device->SetRows(options.device_rows);
   // A run on a GPU takes one of the device's.
   context_.budget->Configure(&claim_, context_.device ? 1 : options.threads_per_run, options.weight);
   // Who waits by the old numbers looks again.
   more_.notify_all();
-  WakeAll();
+  lanes_.WakeAll();
 }
 
 SchedulerOptions Scheduler::options() {
@@ -80,20 +78,20 @@ SchedulerOptions Scheduler::options() {
 Status Scheduler::AdmitInTime(const Job& job, uint32_t rows, int64_t now) {
   const bool has_target = options_.batch.target_p99_ns != 0;
   // Nothing is in its way, and without a run what is known of runs would stay as it is, right or wrong.
-  if (busy_ == 0 && queued_ == 0) return {};
+  if (busy_ == 0 && queue_.size() == 0) return {};
   if (!has_target && !job.deadline_ns) return {};
   if (job.deadline_ns) {
-    const int64_t expected = policy_.Predict(rows, queued_rows_, LaneFreeIn(now));
+    const int64_t expected = former_.policy().Predict(rows, queue_.rows(), LaneFreeIn(now));
     if (now + expected > job.deadline_ns) {
       return Status::Timeout("the request would miss its deadline: it is expected to take " +
                              std::to_string(expected / 1000) + " us");
     }
   }
-  if (has_target && queued_rows_ + rows > policy_.queue_rows()) {
-    policy_.OnRefused();
+  if (has_target && queue_.rows() + rows > former_.policy().queue_rows()) {
+    former_.policy().OnRefused();
     return Status::Overload("the request would miss the latency target of " +
                             std::to_string(options_.batch.target_p99_ns / 1000) +
-                            " us: " + std::to_string(queued_) + " requests are waiting");
+                            " us: " + std::to_string(queue_.size()) + " requests are waiting");
   }
   return {};
 }
@@ -101,9 +99,9 @@ Status Scheduler::AdmitInTime(const Job& job, uint32_t rows, int64_t now) {
 int64_t Scheduler::LaneFreeIn(int64_t now) {
   if (busy_ < options_.lanes) return 0;
   int64_t soonest = INT64_MAX;
-  for (const Lane& lane : lanes_) {
+  for (const Lane& lane : lanes_.lanes()) {
     if (!lane.running) continue;
-    const auto end = lane.started_ns + static_cast<int64_t>(policy_.cost().Mean(lane.rows));
+    const auto end = lane.started_ns + static_cast<int64_t>(former_.policy().cost().Mean(lane.rows));
     soonest = std::min(soonest, std::max<int64_t>(0, end - now));
   }
   return soonest == INT64_MAX ? 0 : soonest;
@@ -123,9 +121,9 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
   }
   std::unique_lock<std::mutex> lock = LockAdaptive(mutex_);
   if (stopping_) return Status::Closed("the model was closed");
-  if (queued_ >= options_.max_queue) {
+  if (queue_.size() >= options_.max_queue) {
     ++stats_.refused;
-    return Status::Overload("the queue is full: " + std::to_string(queued_) +
+    return Status::Overload("the queue is full: " + std::to_string(queue_.size()) +
                             " requests are waiting (maxQueue)");
   }
   const uint32_t rows = std::max(1u, raw->rows);
@@ -134,7 +132,7 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
     return status;
   }
   *started_lane = false;
-  if (lanes_.empty() && !(*started_lane = StartLane())) {
+  if (lanes_.empty() && !(*started_lane = lanes_.Start())) {
     return Status::Overload("the system has no thread to give for a lane");
   }
   if (!ready) {
@@ -152,24 +150,11 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
   raw->rows_taken_ = raw->parts_running_ = 0;
   raw->runs_whole_ = false;
   raw->failure_ = {};
-  Queue& queue = queues_[raw->priority - 1];
-  raw->prev_ = queue.tail;
-  raw->next_ = nullptr;
-  (queue.tail ? queue.tail->next_ : queue.head) = raw;
-  queue.tail = raw;
   raw->AddRef();  // the queue's
-  ++queued_;
-  queued_rows_ += rows;
+  queue_.Push(raw);
   ++stats_.submitted;
-  in_flight_.fetch_add(1, std::memory_order_relaxed);
-  if (options_.preserve_order) {
-    std::lock_guard<std::mutex> order(order_mutex_);
-    turns_.push_back({*job, false});
-  }
-  if (ready) {
-    ready_.store(ready_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-    Announce(*started_lane);
-  }
+  delivery_.Expect(*job, options_.preserve_order);
+  if (ready) Announce(*started_lane);
   return {};
 }
 
@@ -177,10 +162,10 @@ void Scheduler::Announce(bool started_lane) {
   if (delaying_ > 0) {
     uint32_t rows = 0;
     int64_t until = 0;
-    if (Front(&rows, &until)) more_.notify_one();
+    if (former_.Front(&rows, &until)) more_.notify_one();
     return;
   }
-  if (!spinning_ && !started_lane && (busy_ == 0 || WorthAnotherLane())) WakeOne();
+  if (!spinning_ && !started_lane && (busy_ == 0 || WorthAnotherLane())) lanes_.WakeOne();
 }
 
 bool Scheduler::WorthAnotherLane() {
@@ -214,17 +199,7 @@ void Scheduler::Ready(const Ref<Job>* jobs, size_t count) {
   {
     const int64_t now = NowNs();
     const auto lock = LockAdaptive(mutex_);
-    size_t ready = 0;
-    for (size_t i = 0; i < count; ++i) {
-      Job* job = jobs[i].get();
-      if (job->state_ != Job::State::kQueued) continue;  // cancelled, or the scheduler ends
-      job->ready_ = true;
-      job->ready_ns = now;
-      job->bucket->ready_rows += job->rows;
-      ++ready;
-    }
-    if (ready == 0) return;
-    ready_.store(ready_.load(std::memory_order_relaxed) + ready, std::memory_order_release);
+    if (queue_.MarkReady(jobs, count, now) == 0) return;
     Announce(false);
   }
   for (size_t i = 0; i < count; ++i) {
@@ -234,66 +209,25 @@ void Scheduler::Ready(const Ref<Job>* jobs, size_t count) {
 
 void Scheduler::Delivered(int64_t ns) {
   const auto lock = LockAdaptive(mutex_);
-  policy_.OnDone(ns, NowNs());
+  former_.policy().OnDone(ns, NowNs());
 }
 
-namespace {
-
-void Unpark(Lane* lane) {
-  lane->parked = false;
-  lane->wake.notify_one();
+Lane::Part Scheduler::StillWanted(Lane* lane, size_t part) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  // Terminated because nobody waits any more, or the model closes.
+  return stopping_ || lane->terminated ? Lane::Part{nullptr, 0, 0} : lane->parts[part];
 }
 
-}  // namespace
-
-// The lane that parked last: its stack and its processor's caches are warm, and the others' processors
-// are left to others. Woken in turns, two lanes push whatever else computes from one processor to the
-// other.
-void Scheduler::WakeOne() {
-  if (!parked_.empty()) {
-    Unpark(parked_.back());
-    parked_.pop_back();
-    return;
+bool Scheduler::TakeWhole(Job* job) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (job->runs_whole_) return false;
+  job->runs_whole_ = true;
+  if (job->state_ == Job::State::kQueued) {
+    queue_.Remove(job);
+    job->state_ = Job::State::kRunning;
+    job->rows_taken_ = job->rows;
   }
-  // Where there is no thread to be had now, the lanes that exist do the work.
-  if (static_cast<int>(lanes_.size()) < options_.lanes) (void)StartLane();
-}
-
-void Scheduler::WakeAll() {
-  for (Lane* lane : parked_) Unpark(lane);
-  parked_.clear();
-}
-
-bool Scheduler::StartLane() {
-  OrtRunOptions* run_options = nullptr;
-  if (OrtStatus* status = ort.CreateRunOptions(&run_options)) {
-    ort.ReleaseStatus(status);
-    return false;
-  }
-  lanes_.emplace_back();
-  Lane* lane = &lanes_.back();
-  lane->run_options.reset(run_options);
-  lane->chore = chore_number_;
-  try {
-    lane->thread = std::thread([this, lane] { LaneLoop(lane); });
-    stats_.lanes = lanes_.size();
-    return true;
-  } catch (const std::system_error&) {
-    lanes_.pop_back();
-    return false;
-  }
-}
-
-void Scheduler::Unlink(Job* job) {
-  Queue& queue = queues_[job->priority - 1];
-  (job->prev_ ? job->prev_->next_ : queue.head) = job->next_;
-  (job->next_ ? job->next_->prev_ : queue.tail) = job->prev_;
-  job->next_ = job->prev_ = nullptr;
-  --queued_;
-  queued_rows_ -= std::max(1u, job->rows) - job->rows_taken_;
-  if (!job->ready_) return;
-  ready_.store(ready_.load(std::memory_order_relaxed) - 1, std::memory_order_release);
-  if (job->block) job->bucket->ready_rows -= job->rows;
+  return true;
 }
 
 bool Scheduler::Stop(Job* job, Status reason, bool* completed) {
@@ -310,7 +244,7 @@ bool Scheduler::Stop(Job* job, Status reason, bool* completed) {
     (void)ToStatus(ort.RunOptionsSetTerminate(lane->run_options.get()), Code::kRun);
   };
   if (job->state_ == Job::State::kQueued) {
-    Unlink(job);
+    queue_.Remove(job);
     if (job->parts_running_ == 0) {
       finish();
       return true;
@@ -331,7 +265,7 @@ bool Scheduler::Stop(Job* job, Status reason, bool* completed) {
   }
   if (job->cancelled_.ok()) {
     job->cancelled_ = std::move(reason);
-    for (Lane& lane : lanes_) {
+    for (Lane& lane : lanes_.lanes()) {
       if (!lane.parts.empty() && lane.parts.front().job == job) terminate(&lane);
     }
   }
@@ -341,7 +275,7 @@ bool Scheduler::Stop(Job* job, Status reason, bool* completed) {
 bool Scheduler::Cancel(Job* job, Status reason) {
   bool completed = false;
   const bool found = Stop(job, std::move(reason), &completed);
-  if (completed) Complete(Ref<Job>::Adopt(job));
+  if (completed) delivery_.Complete(Ref<Job>::Adopt(job));
   return found;
 }
 
@@ -349,7 +283,7 @@ bool Scheduler::Cancel(Job* job, Status reason) {
 void Scheduler::Expire(Job* job) {
   bool completed = false;
   (void)Stop(job, Status::Timeout("the deadline passed"), &completed);
-  if (completed) Deliver(Ref<Job>::Adopt(job));
+  if (completed) delivery_.Deliver(Ref<Job>::Adopt(job));
 }
 
 Status Scheduler::OnEachLane(const std::function<Status()>& work) {
@@ -357,13 +291,13 @@ Status Scheduler::OnEachLane(const std::function<Status()>& work) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (stopping_) return Status::Closed("the model was closed");
   while (static_cast<int>(lanes_.size()) < options_.lanes) {
-    if (!StartLane()) return Status::Overload("the system has no thread to give for a lane");
+    if (!lanes_.Start()) return Status::Overload("the system has no thread to give for a lane");
   }
   chore_ = &work;
-  ++chore_number_;
+  lanes_.set_chore(++chore_number_);
   chore_left_ = lanes_.size();
   chore_status_ = {};
-  WakeAll();
+  lanes_.WakeAll();
   more_.notify_all();
   chore_done_.wait(lock, [this] { return chore_left_ == 0 || (stopping_ && !chore_running_); });
   chore_ = nullptr;
@@ -383,7 +317,7 @@ void Scheduler::DoChore(Lane* lane, std::unique_lock<std::mutex>* lock) {
     if (stopping_) idle_.notify_all();
     chore_status_ = std::move(status);
     // The next one's turn.
-    WakeAll();
+    lanes_.WakeAll();
     more_.notify_all();
   }
   --chore_left_;
@@ -393,79 +327,23 @@ void Scheduler::DoChore(Lane* lane, std::unique_lock<std::mutex>* lock) {
 void Scheduler::Quiesce(int64_t timeout_ns) {
   std::unique_lock<std::mutex> lock(mutex_);
   stopping_ = true;
-  for (Lane& lane : lanes_) {
-    (void)ToStatus(ort.RunOptionsSetTerminate(lane.run_options.get()), Code::kRun);
-  }
-  WakeAll();
+  lanes_.TerminateAll();
+  lanes_.WakeAll();
   more_.notify_all();
   chore_done_.notify_all();
   idle_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
                  [this] { return busy_ == 0 && !chore_running_; });
 }
 
-void Scheduler::Complete(Ref<Job> job) {
-  if (job->deadline_ns) context_.clock->Remove(job.get());
-  Deliver(std::move(job));
-}
-
-void Scheduler::Deliver(Ref<Job> job) {
-  if (!ever_ordered_.load(std::memory_order_relaxed)) {
-    Post(std::move(job));
-    return;
-  }
-  std::lock_guard<std::mutex> lock(order_mutex_);
-  auto turn = std::find_if(turns_.begin(), turns_.end(),
-                           [&](const Turn& t) { return t.job.get() == job.get(); });
-  if (turn == turns_.end()) {  // it came before the order was asked for
-    Post(std::move(job));
-    return;
-  }
-  turn->done = true;
-  job.reset();  // the last reference must not be dropped here: the job may hold the model
-  while (!turns_.empty() && turns_.front().done) {
-    Ref<Job> next = std::move(turns_.front().job);
-    turns_.pop_front();
-    Post(std::move(next));
-  }
-}
-
-void Scheduler::Post(Ref<Job> job) {
-  in_flight_.fetch_sub(1, std::memory_order_relaxed);
-  const Ref<CompletionSink> sink = job->sink;  // outlives the job, which may go before Post returns
-  sink->Post(std::move(job));
-}
-
-// A batch's jobs mostly go to one sink: one lock and at most one wake for all of them.
-void Scheduler::CompleteAll(std::vector<Ref<Job>>* jobs) {
-  if (ever_ordered_.load(std::memory_order_relaxed)) {
-    for (Ref<Job>& job : *jobs) Complete(std::move(job));
-    jobs->clear();
-    return;
-  }
-  for (const Ref<Job>& job : *jobs) {
-    if (job->deadline_ns) context_.clock->Remove(job.get());
-  }
-  in_flight_.fetch_sub(jobs->size(), std::memory_order_relaxed);
-  std::vector<Ref<Completion>> list;
-  list.reserve(jobs->size());
-  for (size_t i = 0; i < jobs->size();) {
-    const Ref<CompletionSink> sink = (*jobs)[i]->sink;
-    list.clear();
-    while (i < jobs->size() && (*jobs)[i]->sink.get() == sink.get())
-      list.push_back(std::move((*jobs)[i++]));
-    sink->PostAll(list.data(), list.size());
-  }
-  jobs->clear();
-}
-
 SchedulerStats Scheduler::Stats() {
   std::lock_guard<std::mutex> lock(mutex_);
   SchedulerStats stats = stats_;
-  stats.queued = queued_;
+  stats.queued = queue_.size();
+  stats.lanes = lanes_.size();
   stats.running = static_cast<uint64_t>(busy_);
-  stats.cap = policy_.cap();
-  stats.delay_ns = policy_.delay_ns();
-  stats.p99_ns = policy_.last_p99_ns();
+  stats.cap = former_.policy().cap();
+  stats.delay_ns = former_.policy().delay_ns();
+  stats.p99_ns = former_.policy().last_p99_ns();
   return stats;
 }
 

@@ -9,19 +9,20 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
-#include <list>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "base/compute_budget.h"
 #include "base/running_median.h"
-#include "gpu/device_runner.h"
+#include "sched/batch_former.h"
 #include "sched/batch_policy.h"
-#include "sched/deadline_clock.h"
+#include "sched/batch_runner.h"
+#include "sched/delivery.h"
 #include "sched/job.h"
+#include "sched/job_queue.h"
+#include "sched/lane_pool.h"
+#include "sched/scheduler_context.h"
 
 namespace tercel {
 
@@ -66,19 +67,9 @@ struct SchedulerStats {
   int64_t p99_ns = 0;  // of the last window, with a latency target
 };
 
-// What the process's schedulers share.
-struct SchedulerContext {
-  DeadlineClock* clock;
-  RunningMedian* wake_cost;
-  ComputeBudget* budget;
-  Arena* arena;
-  const OrtMemoryInfo* cpu_memory;
-  DeviceRunner* device = nullptr;  // where the session runs on a GPU
-};
-
 // Lanes start when there is work for them. After work a lane spins for a short, adaptive, bounded
 // time, one lane at a time, then parks; an idle scheduler uses no CPU. Thread-safe.
-class Scheduler {
+class Scheduler : private BatchRunner::Owner {
  public:
   // `session` and what `context` points to outlive the scheduler.
   Scheduler(OrtSession* session, const SchedulerOptions& options, const SchedulerContext& context);
@@ -113,7 +104,7 @@ class Scheduler {
   void Quiesce(int64_t timeout_ns);
 
   // Jobs queued or running; exact only for the thread that submits.
-  size_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  size_t in_flight() const { return delivery_.in_flight(); }
   // Rows of one batch at most; 1 is no batching.
   uint32_t max_batch() const { return max_batch_.load(std::memory_order_relaxed); }
   bool preserves_order() const { return preserve_order_.load(std::memory_order_relaxed); }
@@ -125,10 +116,6 @@ class Scheduler {
 
  private:
   friend class DeadlineClock;
-  struct Queue {
-    Job* head = nullptr;
-    Job* tail = nullptr;
-  };
 
   // Submission.
   Status Enter(Ref<Job>* job, bool ready, bool* started_lane);
@@ -137,57 +124,38 @@ class Scheduler {
   void Announce(bool started_lane);                                // REQUIRES: mutex_ held
   void Watch(const Ref<Job>& job);
   void Expire(Job* job);
-  bool StartLane();         // REQUIRES: mutex_ held
-  void WakeOne();           // REQUIRES: mutex_ held
-  void WakeAll();           // REQUIRES: mutex_ held
-  void Unlink(Job* job);    // REQUIRES: mutex_ held
   bool WorthAnotherLane();  // REQUIRES: mutex_ held
   // Marks a queued job done or asks a running one to end; false when it is neither.
   bool Stop(Job* job, Status reason, bool* completed);
-  void Complete(Ref<Job> job);  // REQUIRES: mutex_ not held; state is kDone
-  void Deliver(Ref<Job> job);   // REQUIRES: as Complete; the clock has no entry
-  void Post(Ref<Job> job);
-  void CompleteAll(std::vector<Ref<Job>>* jobs);
 
   // Lanes (lane.cc).
   void LaneLoop(Lane* lane);
   void SpinForWork(int64_t gap_ns);
-  Job* Front(uint32_t* rows, int64_t* until);             // REQUIRES: mutex_ held
-  uint32_t RowsNow(const Job* first, int64_t* until);     // REQUIRES: mutex_ held
-  void TakeBatch(Lane* lane, Job* first, uint32_t rows);  // REQUIRES: mutex_ held
-  void RunBatch(Lane* lane);
-  void RetryOneByOne(Lane* lane);
-  bool ReadInputs(Lane* lane);
-  Status RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool divided,
-                 Ref<SharedOutputs>* shared);
-  Status RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows);
-  bool TakeWhole(Job* job);
-  Status RunValues(Lane* lane, Job* job);
-  OrtStatus* Call(Lane* lane, const RunCall& call);
   void DoChore(Lane* lane, std::unique_lock<std::mutex>* lock);
   void EndBatch(Lane* lane, std::vector<Ref<Job>>* done);  // REQUIRES: mutex_ held
   void EndJob(Job* job, Status status);                    // REQUIRES: mutex_ held
   void CountRun(uint32_t rows, int64_t ns);                // REQUIRES: mutex_ held
 
+  // BatchRunner's.
+  Lane::Part StillWanted(Lane* lane, size_t part) override;
+  bool TakeWhole(Job* job) override;
+
   // Constant after construction.
-  OrtSession* const session_;
   const SchedulerContext context_;
   ComputeClaim claim_;
+  BatchRunner runner_;
+  Delivery delivery_;
 
   RunningMedian run_time_;
   RunningMedian batch_time_;
-  std::atomic<size_t> in_flight_{0};
-  std::atomic<size_t> ready_{0};  // queued jobs whose data is there; spinning lanes read it unlocked
   std::atomic<uint32_t> max_batch_{1};
   std::atomic<bool> preserve_order_{false};
   std::atomic<bool> has_target_{false};
-  std::atomic<bool> ever_ordered_{false};  // jobs may be waiting for their turn
 
   std::mutex chore_mutex_;  // held by OnEachLane; taken before mutex_
   std::mutex mutex_;
   // Protected by mutex_.
   SchedulerOptions options_;
-  BatchPolicy policy_;
   std::condition_variable more_;  // a lane that waits for a fuller batch
   std::condition_variable idle_;  // Quiesce waits for it
   std::condition_variable chore_done_;
@@ -196,11 +164,9 @@ class Scheduler {
   uint64_t chore_number_ = 0;
   size_t chore_left_ = 0;  // lanes that have not
   Status chore_status_;
-  Queue queues_[kPriorities];
-  size_t queued_ = 0;
-  uint64_t queued_rows_ = 0;
-  std::list<Lane> lanes_;
-  std::vector<Lane*> parked_;  // without work; the last parked last
+  JobQueue queue_;
+  BatchFormer former_;
+  LanePool lanes_;
   int busy_ = 0;
   int delaying_ = 0;
   bool spinning_ = false;
@@ -208,14 +174,6 @@ class Scheduler {
   int64_t gap_ns_ = 0;  // median time between a lane's end and the next submission
   int64_t last_finish_ns_ = 0;
   SchedulerStats stats_;
-
-  // Completions that leave in order. Locked after nothing; held while they are posted.
-  struct Turn {
-    Ref<Job> job;
-    bool done = false;
-  };
-  std::mutex order_mutex_;
-  std::deque<Turn> turns_;  // protected by order_mutex_
 };
 
 }  // namespace tercel

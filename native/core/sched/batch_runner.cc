@@ -1,12 +1,11 @@
-// What a lane does with the batch that it has in hand, without the scheduler's mutex: reading inputs
-// that came as JSON, running, and running one by one what failed together.
+// Reading inputs that came as JSON, running, and running one by one what failed together.
+#include "sched/batch_runner.h"
+
 #include <algorithm>
 #include <cstring>
 
 #include "base/clock.h"
 #include "ort/value.h"
-#include "sched/lane.h"
-#include "sched/scheduler.h"
 
 namespace tercel {
 
@@ -23,11 +22,11 @@ Status ReadJsonInput(const Bucket::Value& value, const UnreadInputs& unread,
 
 }  // namespace
 
-OrtStatus* Scheduler::Call(Lane* lane, const RunCall& call) {
+OrtStatus* BatchRunner::Call(Lane* lane, const RunCall& call) {
   return RunSession(session_, context_.device, lane->run_options.get(), call);
 }
 
-void Scheduler::RunBatch(Lane* lane) {
+void BatchRunner::Run(Lane* lane) {
   lane->retried = lane->predictions_dropped = false;
   lane->read_ns = 0;
   lane->ran = true;
@@ -61,7 +60,7 @@ void Scheduler::RunBatch(Lane* lane) {
 
 // Reads what came as JSON to the rows of the batch. What is none fails its own job, and zeros run in
 // its place. False when nothing is left to run.
-bool Scheduler::ReadInputs(Lane* lane) {
+bool BatchRunner::ReadInputs(Lane* lane) {
   lane->any_unread = false;
   const int64_t start = NowNs();
   bool any = false;
@@ -89,16 +88,12 @@ bool Scheduler::ReadInputs(Lane* lane) {
 }
 
 // A batch failed because of one request in it, perhaps: only the guilty shall fail.
-void Scheduler::RetryOneByOne(Lane* lane) {
+void BatchRunner::RetryOneByOne(Lane* lane) {
   lane->part_statuses.resize(lane->parts.size());
   lane->part_outputs.resize(lane->parts.size());
   for (size_t i = 0; i < lane->parts.size(); ++i) {
     if (!lane->part_statuses[i].ok()) continue;  // its inputs could not be read
-    const Lane::Part part = [&] {
-      std::lock_guard<std::mutex> lock(mutex_);
-      // Terminated because nobody waits any more, or the model closes.
-      return stopping_ || lane->terminated ? Lane::Part{nullptr, 0, 0} : lane->parts[i];
-    }();
+    const Lane::Part part = owner_->StillWanted(lane, i);
     if (!part.job) {
       lane->part_statuses[i] = lane->status;
       continue;
@@ -110,8 +105,8 @@ void Scheduler::RetryOneByOne(Lane* lane) {
 
 // Runs rows where they lie. Outputs go to the block, or to *shared where ORT allocates them; `divided`:
 // they are several jobs'.
-Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool divided,
-                          Ref<SharedOutputs>* shared) {
+Status BatchRunner::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool divided,
+                            Ref<SharedOutputs>* shared) {
   const Bucket& bucket = *lane->bucket;
   const size_t inputs = bucket.inputs().size();
   const size_t outputs = bucket.outputs().size();
@@ -180,7 +175,7 @@ Status Scheduler::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool di
 }
 
 // Some rows of a job that is larger than a batch, from its memory into its memory.
-Status Scheduler::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows) {
+Status BatchRunner::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t rows) {
   const Bucket& bucket = *job->bucket;
   std::vector<OrtPtr<OrtValue>> owned;
   std::vector<OrtValue*> values;
@@ -214,20 +209,7 @@ Status Scheduler::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t row
   // The model may declare its outputs wrongly: then the parts do not fit together, and one lane runs
   // the whole, with memory of ORT's.
   ort.ReleaseStatus(failed);
-  return TakeWhole(job) ? RunValues(lane, job) : Status();
-}
-
-// Whether this lane is the one that runs all of a job whose parts fail.
-bool Scheduler::TakeWhole(Job* job) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (job->runs_whole_) return false;
-  job->runs_whole_ = true;
-  if (job->state_ == Job::State::kQueued) {
-    Unlink(job);
-    job->state_ = Job::State::kRunning;
-    job->rows_taken_ = job->rows;
-  }
-  return true;
+  return owner_->TakeWhole(job) ? RunValues(lane, job) : Status();
 }
 
 namespace {
@@ -248,7 +230,7 @@ bool DropPredictions(Job* job) {
 
 }  // namespace
 
-Status Scheduler::RunValues(Lane* lane, Job* job) {
+Status BatchRunner::RunValues(Lane* lane, Job* job) {
   auto run = [&] {
     if (job->bound) return job->bound->Run(lane->run_options.get());
     return Call(lane, {job->input_names.data(), job->inputs.data(), job->inputs.size(),
