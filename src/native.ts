@@ -33,7 +33,7 @@ export interface NativeDeviceBuffer {
   write(slot: number, from: ArrayBufferView): void;
 }
 
-export interface NativeSlot {
+export interface NativeBoundValue {
   name: string;
   dtype: number;
   shape: number[];
@@ -43,15 +43,15 @@ export interface NativeSlot {
 }
 
 /** What is asked of a binding's slot. */
-export interface NativeWish {
+export interface NativeValueRequest {
   shape?: readonly number[] | undefined;
   onDevice: boolean;
   lease?: object | undefined;
 }
 
 export interface NativeBinding {
-  inputs: NativeSlot[];
-  outputs: NativeSlot[];
+  inputs: NativeBoundValue[];
+  outputs: NativeBoundValue[];
   runSync: () => void;
   /** True when submitted to a lane; undefined when done already. */
   run(): true | undefined;
@@ -97,7 +97,10 @@ export interface NativeModel {
   /** Arguments and results travel as native/addon/values.h says. */
   runSync: (...data: unknown[]) => unknown;
   run: (...data: unknown[]) => unknown;
-  bind(inputs: (NativeWish | undefined)[], outputs: (NativeWish | undefined)[]): NativeBinding;
+  bind(
+    inputs: (NativeValueRequest | undefined)[],
+    outputs: (NativeValueRequest | undefined)[],
+  ): NativeBinding;
   stats(): unknown;
   configure(policy: NativePolicy): void;
   warm(

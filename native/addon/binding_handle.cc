@@ -11,45 +11,47 @@ namespace tercel::addon {
 namespace {
 
 // [{shape, onDevice, lease} or undefined]
-bool ReadWishes(napi_env env, napi_value list, size_t count, std::vector<Binding::Wish>* out) {
+bool ReadValueRequests(napi_env env, napi_value list, size_t count,
+                       std::vector<Binding::ValueRequest>* out) {
   const Napi::Array array(env, list);
   out->resize(count);
   for (uint32_t i = 0; i < count; ++i) {
     const Napi::Value item = array.Get(i);
     if (!item.IsObject()) continue;
-    const Napi::Object wish = item.As<Napi::Object>();
-    const Napi::Value shape = wish.Get("shape");
+    const Napi::Object request = item.As<Napi::Object>();
+    const Napi::Value shape = request.Get("shape");
     if (shape.IsArray()) (*out)[i].dims = Integers(shape);
-    (*out)[i].on_device = Flag(wish, "onDevice");
-    (*out)[i].lease = DeviceHandle::LeaseOf(env, wish.Get("lease"));
+    (*out)[i].on_device = Flag(request, "onDevice");
+    (*out)[i].lease = DeviceHandle::LeaseOf(env, request.Get("lease"));
   }
   bool pending = false;
   return Ok(napi_is_exception_pending(env, &pending)) && !pending;
 }
 
 // [{name, dtype, shape, buffer or onDevice}]; neither for strings.
-napi_value DescribeSlots(AddonEnv* addon, const std::vector<Binding::Slot>& slots, Status* status) {
+napi_value DescribeValues(AddonEnv* addon, const std::vector<Binding::BoundValue>& values,
+                          Status* status) {
   napi_env env = addon->env();
   napi_value list = nullptr;
-  if (!Ok(napi_create_array_with_length(env, slots.size(), &list))) return nullptr;
-  for (size_t i = 0; i < slots.size(); ++i) {
-    const Binding::Slot& slot = slots[i];
-    napi_value item = DescribeTensor(env, slot.info->name, slot.dtype, slot.dims);
+  if (!Ok(napi_create_array_with_length(env, values.size(), &list))) return nullptr;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const Binding::BoundValue& value = values[i];
+    napi_value item = DescribeTensor(env, value.info->name, value.dtype, value.dims);
     if (!item) return nullptr;
-    if (slot.bytes > kMaxBufferBytes) {
-      *status = Status::InvalidInput("bind: \"" + slot.info->name + "\" is larger than 4 GiB");
+    if (value.bytes > kMaxBufferBytes) {
+      *status = Status::InvalidInput("bind: \"" + value.info->name + "\" is larger than 4 GiB");
       return nullptr;
     }
-    if (slot.lease) {
-      napi_value buffer = LeaseToArrayBuffer(env, addon->runtime(), slot.lease, slot.bytes);
+    if (value.lease) {
+      napi_value buffer = LeaseToArrayBuffer(env, addon->runtime(), value.lease, value.bytes);
       if (!buffer) {
         *status = Status::Model("bind: this build of Node refuses external buffers; use run()");
         return nullptr;
       }
       napi_set_named_property(env, item, "buffer", buffer);
     }
-    if (slot.on_device) {
-      napi_value handle = DeviceHandle::Create(Ref<AddonEnv>(addon), slot.on_device, slot.bytes);
+    if (value.on_device) {
+      napi_value handle = DeviceHandle::Create(Ref<AddonEnv>(addon), value.on_device, value.bytes);
       if (!handle) return nullptr;
       napi_set_named_property(env, item, "onDevice", handle);
     }
@@ -65,19 +67,19 @@ BindingHandle::~BindingHandle() { model_->bindings().erase(this); }
 napi_value BindingHandle::Create(Ref<ModelHandle> model, napi_value inputs, napi_value outputs) {
   AddonEnv* addon = model->env();
   napi_env env = addon->env();
-  std::vector<Binding::Wish> input_wishes, output_wishes;
-  if (!ReadWishes(env, inputs, model->model()->inputs().size(), &input_wishes) ||
-      !ReadWishes(env, outputs, model->model()->outputs().size(), &output_wishes)) {
+  std::vector<Binding::ValueRequest> input_requests, output_requests;
+  if (!ReadValueRequests(env, inputs, model->model()->inputs().size(), &input_requests) ||
+      !ReadValueRequests(env, outputs, model->model()->outputs().size(), &output_requests)) {
     return nullptr;
   }
   Ref<BindingHandle> handle(new BindingHandle(model));
-  Status status = Binding::Create(model->model(), input_wishes, output_wishes, &handle->binding_);
+  Status status = Binding::Create(model->model(), input_requests, output_requests, &handle->binding_);
   if (!status.ok()) return addon->Throw(status);
   model->bindings().insert(handle.get());
   napi_value object = nullptr;
   if (!Ok(napi_create_object(env, &object))) return nullptr;
-  napi_value in = DescribeSlots(addon, handle->binding_->inputs(), &status);
-  napi_value out = in ? DescribeSlots(addon, handle->binding_->outputs(), &status) : nullptr;
+  napi_value in = DescribeValues(addon, handle->binding_->inputs(), &status);
+  napi_value out = in ? DescribeValues(addon, handle->binding_->outputs(), &status) : nullptr;
   if (!out) return status.ok() ? nullptr : addon->Throw(status);
   BindingHandle* self = handle.get();
   const bool made = Ok(napi_set_named_property(env, object, "inputs", in)) &&
@@ -121,9 +123,9 @@ napi_value BindingHandle::Run(napi_env env, napi_callback_info info) {
   Ref<RunJob> job(new RunJob(self->model_));
   job->bound = self->binding_.get();
   job->binding_handle = Ref<BindingHandle>(self);
-  for (const auto* slots : {&self->binding_->inputs(), &self->binding_->outputs()}) {
-    for (const Binding::Slot& slot : *slots) {
-      if (slot.lease) job->leases.push_back(slot.lease);
+  for (const auto* values : {&self->binding_->inputs(), &self->binding_->outputs()}) {
+    for (const Binding::BoundValue& value : *values) {
+      if (value.lease) job->leases.push_back(value.lease);
     }
   }
   job->keep = self->binding_;
@@ -153,14 +155,14 @@ napi_value BindingHandle::SetStrings(napi_env env, napi_callback_info info) {
   AddonEnv* addon = self->model_->env();
   if (!self->binding_ || self->running_) return addon->Throw(self->Unusable());
   const uint32_t index = ReadUint32(env, args[0]);
-  const Binding::Slot& slot = self->binding_->inputs()[index];
+  const Binding::BoundValue& value = self->binding_->inputs()[index];
   std::vector<std::string> strings;
   Status status = ReadStringArray(env, args[1], &strings);
   size_t wanted = 0;
-  (void)CountElements(slot.dims.data(), slot.dims.size(), &wanted);
+  (void)CountElements(value.dims.data(), value.dims.size(), &wanted);
   if (status.ok() && strings.size() != wanted) {
     status =
-        Status::InvalidInput("input \"" + slot.info->name + "\": bound for " + std::to_string(wanted) +
+        Status::InvalidInput("input \"" + value.info->name + "\": bound for " + std::to_string(wanted) +
                              " strings, data has " + std::to_string(strings.size()));
   }
   if (status.ok()) status = self->binding_->SetStrings(index, strings);

@@ -111,7 +111,7 @@ Ref<RunJob> ModelHandle::TakeSpare() {
   }
   Ref<RunJob> job = std::move(spares_.back());
   spares_.pop_back();
-  job->Employ(Ref<ModelHandle>(this));
+  job->Assign(Ref<ModelHandle>(this));
   uint8_t* data = job->leases[0]->data();
   for (const Argument& input : request_.inputs) {
     if (input.bytes) std::memcpy(data, input.data, input.bytes);
@@ -207,9 +207,9 @@ napi_value ModelHandle::Submit() {
     RunJob::Result result{output.index, RunJob::Result::kMake};
     if (output.given) {
       const Argument& argument = output.argument;
-      result.how = RunJob::Result::kCopy;
+      result.kind = RunJob::Result::kCopy;
       if (in_place(argument) && model_->output_plans()[output.index].input() < 0) {
-        result.how = RunJob::Result::kInPlace;
+        result.kind = RunJob::Result::kInPlace;
         status = MakeTensor(runtime, argument.type(), argument.dims, argument.rank, argument.data,
                             argument.bytes, &value);
         if (!status.ok()) return env_->Throw(status);

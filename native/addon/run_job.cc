@@ -72,7 +72,7 @@ napi_value SubmitJob(AddonEnv* env, Ref<RunJob> job, const Meta& meta,
   return env->Throw(status);
 }
 
-void RunJob::Employ(Ref<ModelHandle> handle) {
+void RunJob::Assign(Ref<ModelHandle> handle) {
   handle_ = std::move(handle);
   model_ = handle_->model();
 }
@@ -225,7 +225,7 @@ napi_value RunJob::Finish(napi_env env, napi_value targets) {
   for (size_t i = 0; i < count; ++i) {
     const ValueInfo& info = model_->outputs()[results[i].index];
     napi_value data = nullptr;
-    switch (results[i].how) {
+    switch (results[i].kind) {
       case Result::kInPlace:
         continue;
       case Result::kCopy: {

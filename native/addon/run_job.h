@@ -20,7 +20,7 @@ class RunJob : public Job, public JsCompletion, public Cancellable {
       kMake,     // a new JS tensor
       kCopy,     // into the tensor that JS gave
       kInPlace,  // the run wrote into the given memory itself
-    } how;
+    } kind;
   };
 
   explicit RunJob(Ref<ModelHandle> handle);
@@ -33,7 +33,7 @@ class RunJob : public Job, public JsCompletion, public Cancellable {
   // The job's rows are to lie in a block of the bucket, with the request's outputs.
   void Stage(Ref<Bucket> bucket, uint32_t rows, const Request& request);
   // A spare job belongs to its handle and holds neither it nor the model.
-  void Employ(Ref<ModelHandle> handle);
+  void Assign(Ref<ModelHandle> handle);
   ~RunJob() override;
 
   napi_value Finish(napi_env env, napi_value targets) override;

@@ -88,7 +88,7 @@ Ref<RunJob> ModelHandle::Stage() {
   } else {
     job = std::move(staged_spares_.back());
     staged_spares_.pop_back();
-    job->Employ(Ref<ModelHandle>(this));
+    job->Assign(Ref<ModelHandle>(this));
   }
   job->Stage(bucket_, rows, request_);
   if (padded_) {

@@ -75,21 +75,21 @@ void Bar(const std::string& section, const std::string& what, double value, doub
 
 // Models.
 
-struct How {
+struct Setup {
   int slots = 1;  // 0: ONNX Runtime copies by itself
   bool graphs = false;
   bool exact = false;  // no TF32
 };
 
-Status Load(const std::string& path, const How& how, std::shared_ptr<Model>* out) {
+Status Load(const std::string& path, const Setup& setup, std::shared_ptr<Model>* out) {
   ModelOptions options;
-  options.gpu.slots = how.slots;
+  options.gpu.slots = setup.slots;
   if (!settings.stand_in.empty()) {
     DeviceRunnerOptions runner;
-    runner.slots = how.slots + 1;
+    runner.slots = setup.slots + 1;
     runner.on_stream = true;
-    runner.graphs = how.graphs;
-    if (how.slots > 0) options.gpu.stand_in = std::move(runner);
+    runner.graphs = setup.graphs;
+    if (setup.slots > 0) options.gpu.stand_in = std::move(runner);
   } else {
     const std::string id = std::to_string(settings.device);
     const std::string engines = settings.bundle + "/engines";
@@ -103,8 +103,8 @@ Status Load(const std::string& path, const How& how, std::shared_ptr<Model>* out
                                     {"trt_timing_cache_path", engines}}});
     }
     StringPairs cuda = {{"device_id", id}};
-    if (how.graphs) cuda.emplace_back("enable_cuda_graph", "1");
-    if (how.exact) cuda.emplace_back("use_tf32", "0");
+    if (setup.graphs) cuda.emplace_back("enable_cuda_graph", "1");
+    if (setup.exact) cuda.emplace_back("use_tf32", "0");
     options.providers.push_back({"cuda", std::move(cuda)});
   }
   ModelSource source;
@@ -112,24 +112,25 @@ Status Load(const std::string& path, const How& how, std::shared_ptr<Model>* out
   return Model::Load(runtime, source, options, nullptr, out);
 }
 
-std::vector<Binding::Wish> Wishes(const std::vector<Value>& values, const std::vector<ValueInfo>& infos,
-                                  bool on_device = false) {
-  std::vector<Binding::Wish> wishes(infos.size());
+std::vector<Binding::ValueRequest> Requests(const std::vector<Value>& values,
+                                            const std::vector<ValueInfo>& infos,
+                                            bool on_device = false) {
+  std::vector<Binding::ValueRequest> requests(infos.size());
   for (const Value& value : values) {
     for (size_t i = 0; i < infos.size(); ++i) {
       if (infos[i].name != value.name) continue;
-      wishes[i].dims = value.dims;
-      wishes[i].on_device = on_device;
+      requests[i].dims = value.dims;
+      requests[i].on_device = on_device;
     }
   }
-  return wishes;
+  return requests;
 }
 
 Status Bind(const std::shared_ptr<Model>& model, const Case& test, Ref<Binding>* out) {
-  Status status = Binding::Create(model, Wishes(test.inputs, model->inputs()),
-                                  Wishes(test.outputs, model->outputs()), out);
+  Status status = Binding::Create(model, Requests(test.inputs, model->inputs()),
+                                  Requests(test.outputs, model->outputs()), out);
   if (!status.ok()) return status;
-  for (const Binding::Slot& slot : (*out)->inputs()) {
+  for (const Binding::BoundValue& slot : (*out)->inputs()) {
     for (const Value& value : test.inputs) {
       if (value.name == slot.info->name) {
         std::memcpy(slot.lease->data(), value.bytes.data(), value.bytes.size());
@@ -140,7 +141,7 @@ Status Bind(const std::shared_ptr<Model>& model, const Case& test, Ref<Binding>*
 }
 
 std::string Compare(const Binding& binding, const Case& test, double relative, double absolute) {
-  for (const Binding::Slot& slot : binding.outputs()) {
+  for (const Binding::BoundValue& slot : binding.outputs()) {
     for (const Value& value : test.outputs) {
       if (value.name != slot.info->name) continue;
       const std::string what = Difference(value, slot.lease->data(), relative, absolute);
@@ -253,15 +254,15 @@ void Outputs() {
     const Case test = ReadCase(folder);
     if (test.name.find(settings.only) == std::string::npos) continue;
     std::string what;
-    for (const How& how : {How{0, false, true}, How{2, false, true}, How{2, true, true}}) {
+    for (const Setup& setup : {Setup{0, false, true}, Setup{2, false, true}, Setup{2, true, true}}) {
       // Said first: ONNX Runtime ends the process where something is wrong enough.
-      std::fprintf(stderr, "%-8s %s, slots %d, graphs %d\n", "outputs", test.name.c_str(), how.slots,
-                   how.graphs);
+      std::fprintf(stderr, "%-8s %s, slots %d, graphs %d\n", "outputs", test.name.c_str(), setup.slots,
+                   setup.graphs);
       std::shared_ptr<Model> model;
       Ref<Binding> binding;
-      Status status = Load(test.model, how, &model);
+      Status status = Load(test.model, setup, &model);
       // Not every graph can be captured: that is a plain error.
-      if (!status.ok() && how.graphs) {
+      if (!status.ok() && setup.graphs) {
         ++refused;
         continue;
       }
@@ -272,7 +273,7 @@ void Outputs() {
       }
       if (!status.ok()) what = status.message();
       if (!what.empty()) {
-        what = Format("slots %d, graphs %d: ", how.slots, how.graphs) + what;
+        what = Format("slots %d, graphs %d: ", setup.slots, setup.graphs) + what;
         break;
       }
     }
@@ -292,8 +293,8 @@ void Roof() {
     const Case test = ReadCase(settings.bundle + "/roof/" + name);
     Must(Load(test.model, {1, false, false}, &model), name);
     Ref<Binding> binding;
-    Must(Binding::Create(model, Wishes(test.inputs, model->inputs(), true),
-                         Wishes(test.outputs, model->outputs(), true), &binding),
+    Must(Binding::Create(model, Requests(test.inputs, model->inputs(), true),
+                         Requests(test.outputs, model->outputs(), true), &binding),
          name);
     const Timing timing = Time(1, [&] { return [&] { return binding->RunSync(); }; });
     double bytes = 0;
@@ -383,9 +384,9 @@ void Runs() {
                                        : ""));
       };
       // Each thread has a binding of its own, and checks at the end what it has.
-      auto bound = [&](const How& how, int threads, std::vector<Ref<Binding>>* made) {
+      auto bound = [&](const Setup& setup, int threads, std::vector<Ref<Binding>>* made) {
         auto model = std::make_shared<std::shared_ptr<Model>>();
-        Must(Load(test.model, how, model.get()), title);
+        Must(Load(test.model, setup, model.get()), title);
         made->resize(threads);
         for (Ref<Binding>& binding : *made) Must(Bind(*model, test, &binding), title);
         std::atomic<int> next{0};

@@ -35,76 +35,76 @@ Status NotATensor(const char* role, const ValueInfo& info) {
 
 }  // namespace
 
-Status Binding::MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, const Wish& wish,
-                         Slot* slot) {
-  slot->info = &info;
-  slot->dtype = info.type.dtype;
-  slot->dims = dims;
-  if (dims.size() > kMaxRank || !CountBytes(slot->dtype, dims.data(), dims.size(), &slot->bytes)) {
+Status Binding::Prepare(const char* role, const ValueInfo& info, const Dims& dims,
+                        const ValueRequest& request, BoundValue* bound) {
+  bound->info = &info;
+  bound->dtype = info.type.dtype;
+  bound->dims = dims;
+  if (dims.size() > kMaxRank || !CountBytes(bound->dtype, dims.data(), dims.size(), &bound->bytes)) {
     return Status::InvalidInput(std::string("bind: ") + role + " \"" + info.name + "\": shape " +
                                 ShapeText(dims.data(), dims.size()) + " is not possible");
   }
-  Status status = CheckTensor(role, info, slot->dtype, dims.data(), dims.size());
+  Status status = CheckTensor(role, info, bound->dtype, dims.data(), dims.size());
   if (!status.ok()) return status;
-  if (slot->dtype == DType::kString) return {};
-  if (DTypeBytes(slot->dtype) == 0) return NotATensor(role, info);
-  if (wish.on_device || wish.lease) return MakeDeviceSlot(role, wish, slot);
+  if (bound->dtype == DType::kString) return {};
+  if (DTypeBytes(bound->dtype) == 0) return NotATensor(role, info);
+  if (request.on_device || request.lease) return PrepareOnDevice(role, request, bound);
   Runtime* runtime = model_->runtime();
-  slot->lease = Lease::Take(runtime->arena(), slot->bytes);
-  if (!slot->lease) {
+  bound->lease = Lease::Take(runtime->arena(), bound->bytes);
+  if (!bound->lease) {
     return Status::Overload(std::string("bind: no memory for ") + role + " \"" + info.name + "\", " +
-                            std::to_string(slot->bytes) + " bytes");
+                            std::to_string(bound->bytes) + " bytes");
   }
-  std::memset(slot->lease->data(), 0, slot->bytes);
-  return MakeValue(slot);
+  std::memset(bound->lease->data(), 0, bound->bytes);
+  return MakeValue(bound);
 }
 
-// Over the slot's memory, wherever that is.
-Status Binding::MakeValue(Slot* slot) {
-  void* data = slot->lease ? slot->lease->data() : slot->on_device->data();
+// Over the bound's memory, wherever that is.
+Status Binding::MakeValue(BoundValue* bound) {
+  void* data = bound->lease ? bound->lease->data() : bound->on_device->data();
   const OrtMemoryInfo* memory =
-      slot->lease ? model_->runtime()->cpu_memory() : model_->device()->memory();
+      bound->lease ? model_->runtime()->cpu_memory() : model_->device()->memory();
   OrtValue* value = nullptr;
-  Status status =
-      MakeTensor(memory, slot->dtype, slot->dims.data(), slot->dims.size(), data, slot->bytes, &value);
-  slot->value.reset(value);
+  Status status = MakeTensor(memory, bound->dtype, bound->dims.data(), bound->dims.size(), data,
+                             bound->bytes, &value);
+  bound->value.reset(value);
   return status;
 }
 
-Status Binding::MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot) {
+Status Binding::PrepareOnDevice(const char* role, const ValueRequest& request, BoundValue* bound) {
   DeviceRunner* runner = model_->device();
-  const std::string what = std::string("bind: ") + role + " \"" + slot->info->name + "\"";
+  const std::string what = std::string("bind: ") + role + " \"" + bound->info->name + "\"";
   if (!runner) {
     return Status::InvalidInput(what + " cannot stay on a GPU: the model does not run on one");
   }
   Device* device = runner->device();
   Status status;
-  if (!wish.lease) {
-    status = device->Allocate(slot->bytes, &slot->on_device);
-    if (status.ok()) status = device->Clear(slot->on_device->data(), slot->bytes);
+  if (!request.lease) {
+    status = device->Allocate(bound->bytes, &bound->on_device);
+    if (status.ok()) status = device->Clear(bound->on_device->data(), bound->bytes);
     if (!status.ok()) return {status.code(), what + ": " + status.message()};
-  } else if (wish.lease->device() != device) {
-    return Status::InvalidInput(what + " is on GPU " + std::to_string(wish.lease->device()->id()) +
+  } else if (request.lease->device() != device) {
+    return Status::InvalidInput(what + " is on GPU " + std::to_string(request.lease->device()->id()) +
                                 ", the model on GPU " + std::to_string(device->id()));
-  } else if (wish.lease->bytes() < slot->bytes) {
-    return Status::InvalidInput(what + ": expected " + std::to_string(slot->bytes) + " bytes, got " +
-                                std::to_string(wish.lease->bytes()));
+  } else if (request.lease->bytes() < bound->bytes) {
+    return Status::InvalidInput(what + ": expected " + std::to_string(bound->bytes) + " bytes, got " +
+                                std::to_string(request.lease->bytes()));
   } else {
     // A graph may write an output before it has read every input.
     const bool is_written = outputs_.size() > 0;
-    for (const auto* slots : {&inputs_, &outputs_}) {
-      for (const Slot& other : *slots) {
-        if (!is_written || other.on_device.get() != wish.lease.get()) continue;
+    for (const auto* bound_values : {&inputs_, &outputs_}) {
+      for (const BoundValue& other : *bound_values) {
+        if (!is_written || other.on_device.get() != request.lease.get()) continue;
         return Status::InvalidInput(what + " and \"" + other.info->name + "\" share their memory");
       }
     }
-    slot->on_device = wish.lease;
+    bound->on_device = request.lease;
   }
-  return MakeValue(slot);
+  return MakeValue(bound);
 }
 
 // An output that is an input has that one's memory.
-Status Binding::ShareInput(const Slot& input, const Dims& dims, Slot* output) {
+Status Binding::ShareInput(const BoundValue& input, const Dims& dims, BoundValue* output) {
   output->dtype = input.dtype;
   output->dims = input.dims;
   output->bytes = input.bytes;
@@ -117,21 +117,21 @@ Status Binding::ShareInput(const Slot& input, const Dims& dims, Slot* output) {
   return MakeValue(output);
 }
 
-Status Binding::BindSlotInput(const Slot& slot) {
-  return ToStatus(ort.BindInput(binding_.get(), slot.info->name.c_str(), slot.value.get()),
+Status Binding::BindAsInput(const BoundValue& bound) {
+  return ToStatus(ort.BindInput(binding_.get(), bound.info->name.c_str(), bound.value.get()),
                   Code::kInvalidInput);
 }
 
-Status Binding::BindSlotOutput(const Slot& slot) {
-  const char* name = slot.info->name.c_str();
-  return ToStatus(slot.value
-                      ? ort.BindOutput(binding_.get(), name, slot.value.get())
+Status Binding::BindAsOutput(const BoundValue& bound) {
+  const char* name = bound.info->name.c_str();
+  return ToStatus(bound.value
+                      ? ort.BindOutput(binding_.get(), name, bound.value.get())
                       : ort.BindOutputToDevice(binding_.get(), name, model_->runtime()->cpu_memory()),
                   Code::kInvalidInput);
 }
 
-Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& inputs,
-                       const std::vector<Wish>& outputs, Ref<Binding>* out) {
+Status Binding::Create(std::shared_ptr<Model> model, const std::vector<ValueRequest>& inputs,
+                       const std::vector<ValueRequest>& outputs, Ref<Binding>* out) {
   Ref<Binding> binding(new Binding(std::move(model)));
   Model* m = binding->model_.get();
   binding->on_runner_ = m->device() != nullptr;
@@ -156,12 +156,12 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& in
       return Status::InvalidInput("bind: input \"" + info.name + "\" is " + info.type.Text() +
                                   ": give its shape");
     }
-    Slot& slot = binding->inputs_[i];
-    if (Status s = binding->MakeSlot("input", info, dims, inputs[i], &slot); !s.ok()) return s;
+    BoundValue& bound = binding->inputs_[i];
+    if (Status s = binding->Prepare("input", info, dims, inputs[i], &bound); !s.ok()) return s;
     for (size_t d = 0; d < info.type.dims.size(); ++d) {
       if (!info.type.symbols[d].empty()) symbols.emplace(info.type.symbols[d], dims[d]);
     }
-    if (slot.dtype == DType::kString) {
+    if (bound.dtype == DType::kString) {
       size_t count = 0;
       (void)CountElements(dims.data(), dims.size(), &count);
       if (count > kMaxStrings) {
@@ -170,53 +170,53 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<Wish>& in
       }
       if (Status s = binding->SetStrings(i, std::vector<std::string>(count)); !s.ok()) return s;
     } else if (!binding->on_runner_) {
-      if (Status s = binding->BindSlotInput(slot); !s.ok()) return s;
+      if (Status s = binding->BindAsInput(bound); !s.ok()) return s;
     }
     binding->names_.push_back(info.name.c_str());
-    binding->input_values_.push_back(slot.value.get());
+    binding->input_values_.push_back(bound.value.get());
   }
 
-  std::vector<Wish> wishes = outputs;
+  std::vector<ValueRequest> requests = outputs;
   bool probe = false;
   for (size_t i = 0; i < m->outputs().size(); ++i) {
     const ValueInfo& info = m->outputs()[i];
     if (info.type.kind != OnnxKind::kTensor) return NotATensor("output", info);
     Dims dims;
-    if (!wishes[i].dims && ResolveShape(info.type, symbols, &dims)) wishes[i].dims = dims;
-    probe |= !wishes[i].dims;
+    if (!requests[i].dims && ResolveShape(info.type, symbols, &dims)) requests[i].dims = dims;
+    probe |= !requests[i].dims;
   }
   if (probe) {
-    if (Status s = binding->ProbeOutputs(&wishes); !s.ok()) return s;
+    if (Status s = binding->ProbeOutputs(&requests); !s.ok()) return s;
   }
   binding->outputs_.resize(m->outputs().size());
   for (size_t i = 0; i < m->outputs().size(); ++i) {
-    Slot& slot = binding->outputs_[i];
+    BoundValue& bound = binding->outputs_[i];
     const ValueInfo& info = m->outputs()[i];
     const int input = m->output_plans()[i].input();
-    const Slot* same = input >= 0 ? &binding->inputs_[static_cast<size_t>(input)] : nullptr;
+    const BoundValue* same = input >= 0 ? &binding->inputs_[static_cast<size_t>(input)] : nullptr;
     const bool is_shared = same && same->value && same->dtype != DType::kString;
-    slot.info = &info;
-    Status s = is_shared ? binding->ShareInput(*same, *wishes[i].dims, &slot)
-                         : binding->MakeSlot("output", info, *wishes[i].dims, wishes[i], &slot);
+    bound.info = &info;
+    Status s = is_shared ? binding->ShareInput(*same, *requests[i].dims, &bound)
+                         : binding->Prepare("output", info, *requests[i].dims, requests[i], &bound);
     if (!s.ok()) return s;
     if (!binding->on_runner_) {
-      if (Status s = binding->BindSlotOutput(slot); !s.ok()) return s;
+      if (Status s = binding->BindAsOutput(bound); !s.ok()) return s;
     } else if (is_shared) {
       continue;  // the runner would copy back what nobody wrote
     }
-    binding->names_.push_back(slot.info->name.c_str());
-    binding->output_values_.push_back(slot.value.get());
+    binding->names_.push_back(bound.info->name.c_str());
+    binding->output_values_.push_back(bound.value.get());
   }
   *out = std::move(binding);
   return {};
 }
 
-Status Binding::ProbeOutputs(std::vector<Wish>* wishes) {
+Status Binding::ProbeOutputs(std::vector<ValueRequest>* requests) {
   std::vector<const char*> input_names;
   std::vector<const OrtValue*> values;
-  for (const Slot& slot : inputs_) {
-    input_names.push_back(slot.info->name.c_str());
-    values.push_back(slot.value.get());
+  for (const BoundValue& bound : inputs_) {
+    input_names.push_back(bound.info->name.c_str());
+    values.push_back(bound.value.get());
   }
   std::vector<const char*> output_names;
   for (const ValueInfo& info : model_->outputs()) output_names.push_back(info.name.c_str());
@@ -233,14 +233,14 @@ Status Binding::ProbeOutputs(std::vector<Wish>* wishes) {
     int64_t dims[kMaxRank];
     size_t rank = 0;
     status = ReadTensorShape(results[i], &dtype, dims, &rank);
-    if (status.ok() && !(*wishes)[i].dims) (*wishes)[i].dims = Dims(dims, dims + rank);
+    if (status.ok() && !(*requests)[i].dims) (*requests)[i].dims = Dims(dims, dims + rank);
   }
   return status;
 }
 
 Status Binding::BindInputs() {
-  for (const Slot& slot : inputs_) {
-    if (Status s = BindSlotInput(slot); !s.ok()) return s;
+  for (const BoundValue& bound : inputs_) {
+    if (Status s = BindAsInput(bound); !s.ok()) return s;
   }
   return {};
 }
@@ -255,10 +255,10 @@ OrtStatus* Binding::Run(const OrtRunOptions* options) {
   }
   if (model_->cpu_only()) return ort.RunWithBinding(session, options, binding_.get());
   // Other providers copy inputs when they are bound, on the thread that binds them.
-  auto run = [&](const OrtRunOptions* how) {
+  auto run = [&](const OrtRunOptions* run_options) {
     const Status status = BindInputs();
     if (!status.ok()) return ort.CreateStatus(kOrtEpFail, status.message().c_str());
-    return ort.RunWithBinding(session, how, binding_.get());
+    return ort.RunWithBinding(session, run_options, binding_.get());
   };
   return model_->device() ? model_->device()->RunAlone(run) : run(options);
 }
@@ -275,16 +275,16 @@ Status Binding::RunSync() {
 }
 
 Status Binding::SetStrings(size_t input, const std::vector<std::string>& strings) {
-  Slot& slot = inputs_[input];
+  BoundValue& bound = inputs_[input];
   OrtValue* value = nullptr;
-  Status status = MakeStringTensor(strings, slot.dims.data(), slot.dims.size(), &value);
+  Status status = MakeStringTensor(strings, bound.dims.data(), bound.dims.size(), &value);
   if (!status.ok()) return status;
-  slot.value.reset(value);
-  return BindSlotInput(slot);
+  bound.value.reset(value);
+  return BindAsInput(bound);
 }
 
 Status Binding::GetStrings(size_t output, std::vector<std::string>* strings) {
-  const Slot& slot = outputs_[output];
+  const BoundValue& bound = outputs_[output];
   OrtValue** values = nullptr;
   size_t count = 0;
   Status status = ToStatus(
@@ -297,16 +297,16 @@ Status Binding::GetStrings(size_t output, std::vector<std::string>* strings) {
   size_t rank = 0;
   status = ReadTensorShape(owned[output].get(), &dtype, dims, &rank);
   if (!status.ok()) return status;
-  if (Dims(dims, dims + rank) != slot.dims) {
-    return Status::Run("output \"" + slot.info->name + "\": bound as " +
-                       ShapeText(slot.dims.data(), slot.dims.size()) + ", the run gave " +
+  if (Dims(dims, dims + rank) != bound.dims) {
+    return Status::Run("output \"" + bound.info->name + "\": bound as " +
+                       ShapeText(bound.dims.data(), bound.dims.size()) + ", the run gave " +
                        ShapeText(dims, rank));
   }
   size_t elements = 0;
   (void)CountElements(dims, rank, &elements);
   status = ReadStrings(owned[output].get(), elements, strings);
   // Bound anew, so that the next run gets a fresh value instead of this one.
-  return status.ok() ? BindSlotOutput(slot) : status;
+  return status.ok() ? BindAsOutput(bound) : status;
 }
 
 }  // namespace tercel

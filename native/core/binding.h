@@ -16,8 +16,8 @@ namespace tercel {
 // One thread at a time, and no run or change while another run is under way: the owner sees to it.
 class Binding final : public RefCounted<Binding>, public BoundRun {
  public:
-  // A slot is in host memory (`lease`), on the model's GPU (`on_device`), or of strings (neither).
-  struct Slot {
+  // A bound is in host memory (`lease`), on the model's GPU (`on_device`), or of strings (neither).
+  struct BoundValue {
     const ValueInfo* info = nullptr;
     DType dtype = DType::kUndefined;
     Dims dims;
@@ -27,30 +27,31 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
     OrtPtr<OrtValue> value;
   };
 
-  // What is asked of a slot.
-  struct Wish {
-    Wish(std::nullopt_t) {}                       // NOLINT: the shape follows from the model
-    Wish(Dims shape) : dims(std::move(shape)) {}  // NOLINT: as a shape
-    Wish() = default;
+  // What is asked of a bound.
+  struct ValueRequest {
+    ValueRequest(std::nullopt_t) {}                       // NOLINT: the shape follows from the model
+    ValueRequest(Dims shape) : dims(std::move(shape)) {}  // NOLINT: as a shape
+    ValueRequest() = default;
     std::optional<Dims> dims;
     bool on_device = false;  // stays on the GPU that the model runs on
     Ref<DeviceLease> lease;  // there already, with `dims`
   };
 
-  // Wishes in the order of the model's inputs and outputs. An input without a shape takes the declared
-  // one, which must then be fixed. An output without a shape takes the declared one with its named
-  // dimensions read off the inputs; if one is still open, the model is run once on zeros to see it.
-  static Status Create(std::shared_ptr<Model> model, const std::vector<Wish>& inputs,
-                       const std::vector<Wish>& outputs, Ref<Binding>* out);
+  // Requests in the order of the model's inputs and outputs. An input without a shape takes the
+  // declared one, which must then be fixed. An output without a shape takes the declared one with its
+  // named dimensions read off the inputs; if one is still open, the model is run once on zeros to see
+  // it.
+  static Status Create(std::shared_ptr<Model> model, const std::vector<ValueRequest>& inputs,
+                       const std::vector<ValueRequest>& outputs, Ref<Binding>* out);
 
-  const std::vector<Slot>& inputs() const { return inputs_; }
-  const std::vector<Slot>& outputs() const { return outputs_; }
+  const std::vector<BoundValue>& inputs() const { return inputs_; }
+  const std::vector<BoundValue>& outputs() const { return outputs_; }
   Model* model() const { return model_.get(); }
 
   Status RunSync();
   // What a lane does.
   OrtStatus* Run(const OrtRunOptions* options) override;
-  // REQUIRES: the slot is of strings; as many as its shape says.
+  // REQUIRES: the bound is of strings; as many as its shape says.
   Status SetStrings(size_t input, const std::vector<std::string>& strings);
   Status GetStrings(size_t output, std::vector<std::string>* strings);
 
@@ -59,20 +60,20 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
   explicit Binding(std::shared_ptr<Model> model) : model_(std::move(model)) {}
   ~Binding() = default;
 
-  Status MakeSlot(const char* role, const ValueInfo& info, const Dims& dims, const Wish& wish,
-                  Slot* slot);
-  Status MakeDeviceSlot(const char* role, const Wish& wish, Slot* slot);
+  Status Prepare(const char* role, const ValueInfo& info, const Dims& dims, const ValueRequest& request,
+                 BoundValue* bound);
+  Status PrepareOnDevice(const char* role, const ValueRequest& request, BoundValue* bound);
   Status BindInputs();
-  Status MakeValue(Slot* slot);
-  Status ShareInput(const Slot& input, const Dims& dims, Slot* output);
-  Status BindSlotInput(const Slot& slot);
-  Status BindSlotOutput(const Slot& slot);
-  Status ProbeOutputs(std::vector<Wish>* wishes);
+  Status MakeValue(BoundValue* bound);
+  Status ShareInput(const BoundValue& input, const Dims& dims, BoundValue* output);
+  Status BindAsInput(const BoundValue& bound);
+  Status BindAsOutput(const BoundValue& bound);
+  Status ProbeOutputs(std::vector<ValueRequest>* requests);
 
   const std::shared_ptr<Model> model_;
   OrtPtr<OrtIoBinding> binding_;
-  std::vector<Slot> inputs_;
-  std::vector<Slot> outputs_;
+  std::vector<BoundValue> inputs_;
+  std::vector<BoundValue> outputs_;
   uint32_t runs_ = 0;
   // Of a model on a GPU, without strings: its runner takes the values as they are.
   bool on_runner_ = false;

@@ -39,9 +39,9 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   if (status.ok() && options.gpu.stand_in) {
     Device* device = nullptr;
     status = Device::Get(0, &device);
-    DeviceRunnerOptions how = *options.gpu.stand_in;
-    how.memory = runtime->cpu_memory();
-    if (status.ok()) status = DeviceRunner::Create(device, how, &model->device_);
+    DeviceRunnerOptions stand_in = *options.gpu.stand_in;
+    stand_in.memory = runtime->cpu_memory();
+    if (status.ok()) status = DeviceRunner::Create(device, stand_in, &model->device_);
   }
   if (!status.ok()) return fail(status);
   OrtPtr<OrtSessionOptions> session_options;

@@ -477,11 +477,11 @@ TEST(ValuesStayOnTheDeviceBetweenRuns) {
   float weight = 0;
   CHECK_OK(RunTiny(model.get(), 1, 0, &weight));
   Ref<Binding> binding;
-  Binding::Wish in(Dims{1, 4}), stays;
+  Binding::ValueRequest in(Dims{1, 4}), stays;
   in.on_device = stays.on_device = true;
   CHECK_OK(Binding::Create(model, {in}, {stays}, &binding));
-  const Binding::Slot& x = binding->inputs()[0];
-  const Binding::Slot& y = binding->outputs()[0];
+  const Binding::BoundValue& x = binding->inputs()[0];
+  const Binding::BoundValue& y = binding->outputs()[0];
   CHECK(!x.lease && x.on_device && !y.lease && y.on_device);
   float numbers[4] = {2, 0, 0, 0}, back[4] = {};
   CHECK_OK(TheDevice()->CopyIn(x.on_device->data(), numbers, sizeof numbers));
@@ -491,13 +491,13 @@ TEST(ValuesStayOnTheDeviceBetweenRuns) {
 
   // What one leaves there another takes.
   Ref<Binding> next;
-  Binding::Wish taken(Dims{1, 4});
+  Binding::ValueRequest taken(Dims{1, 4});
   taken.lease = y.on_device;
   CHECK_OK(Binding::Create(model, {taken}, {std::nullopt}, &next));
   CHECK_OK(next->RunSync());
   CHECK_EQ(reinterpret_cast<float*>(next->outputs()[0].lease->data())[0], 2 * weight + 2);
   Ref<Binding> none;
-  Binding::Wish same(Dims{1, 4});
+  Binding::ValueRequest same(Dims{1, 4});
   same.lease = y.on_device;
   Status aliased = Binding::Create(model, {taken}, {same}, &none);
   CHECK(aliased.message().find("output \"y\" and \"x\" share their memory") != std::string::npos);

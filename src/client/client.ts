@@ -67,7 +67,7 @@ export interface RepositoryEntry {
   reason?: string;
 }
 
-interface HowLong {
+interface Limits {
   timeoutMs: number | undefined;
   signal: AbortSignal | undefined;
 }
@@ -139,11 +139,11 @@ export class Client<Models extends ModelTypes = ModelTypes> {
     const wanted = Array.isArray(outputs)
       ? Object.fromEntries((outputs as readonly O[]).map((name) => [name, {}]))
       : (outputs as Record<string, OutputRequest> | undefined);
-    const how = { timeoutMs, signal };
+    const limits = { timeoutMs, signal };
     const isLarge = Object.values(inputs).some(
       ({ data }) => ArrayBuffer.isView(data) && data.byteLength >= SHARED_FROM_BYTES,
     );
-    const shared = this.#shared && isLarge ? await this.#openRegion(how) : undefined;
+    const shared = this.#shared && isLarge ? await this.#openRegion(limits) : undefined;
     const send = async (region: SharedRegion | undefined): Promise<Answered> => {
       const held: { offset: number; bytes: number }[] = [];
       try {
@@ -163,7 +163,7 @@ export class Client<Models extends ModelTypes = ModelTypes> {
         });
         return await this.#post(`${modelPath(model, version)}/infer`, request, {
           repeatable: true,
-          ...how,
+          ...limits,
         });
       } finally {
         for (const { offset, bytes } of held) region!.release(offset, bytes);
@@ -186,7 +186,7 @@ export class Client<Models extends ModelTypes = ModelTypes> {
   #post(
     path: string,
     { parts, jsonBytes }: EncodedRequest,
-    how: { repeatable: boolean; timeoutMs: number | undefined; signal: AbortSignal | undefined },
+    limits: { repeatable: boolean; timeoutMs: number | undefined; signal: AbortSignal | undefined },
   ): Promise<Answered> {
     const headers: Record<string, string> =
       jsonBytes === undefined
@@ -195,7 +195,7 @@ export class Client<Models extends ModelTypes = ModelTypes> {
             'content-type': 'application/octet-stream',
             'inference-header-content-length': String(jsonBytes),
           };
-    return this.#ask({ method: 'POST', path, headers, body: parts, ...how });
+    return this.#ask({ method: 'POST', path, headers, body: parts, ...limits });
   }
 
   async #ask(request: Parameters<Endpoints['ask']>[0]): Promise<Answered> {
@@ -215,7 +215,7 @@ export class Client<Models extends ModelTypes = ModelTypes> {
     method: 'GET' | 'POST',
     path: string,
     body?: object,
-    how: Partial<HowLong> = {},
+    limits: Partial<Limits> = {},
   ): Promise<T> {
     const answer = await this.#ask({
       method,
@@ -225,13 +225,13 @@ export class Client<Models extends ModelTypes = ModelTypes> {
         headers: { 'content-type': 'application/json' },
       }),
       repeatable: method === 'GET',
-      ...how,
+      ...limits,
     });
     return (answer.body.length > 0 ? JSON.parse(answer.body.toString()) : {}) as T;
   }
 
   /** The region, made and registered at the first need; undefined where it cannot be. */
-  #openRegion(how: HowLong): Promise<SharedRegion | undefined> {
+  #openRegion(limits: Limits): Promise<SharedRegion | undefined> {
     if (this.#region) return this.#region;
     const opening = (async () => {
       let region: SharedRegion | undefined;
@@ -241,7 +241,7 @@ export class Client<Models extends ModelTypes = ModelTypes> {
           'POST',
           `/v2/systemsharedmemory/region/${region.name}/register`,
           { key: `/${region.name}`, offset: 0, byte_size: region.bytes },
-          how,
+          limits,
         );
         region.unlink(); // the server has it mapped
         return region;

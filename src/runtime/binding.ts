@@ -3,8 +3,8 @@ import {
   native,
   type NativeBinding,
   type NativeModel,
-  type NativeSlot,
-  type NativeWish,
+  type NativeBoundValue,
+  type NativeValueRequest,
 } from '../native.js';
 import { countElements, dtypeFromCode, type Tensor } from '../tensor.js';
 import { bufferOf, DeviceTensor } from './device-tensor.js';
@@ -25,32 +25,32 @@ export interface BindOptions {
   onDevice?: readonly string[];
 }
 
-function deviceTensors(slots: readonly NativeSlot[]): Record<string, DeviceTensor> {
+function deviceTensors(values: readonly NativeBoundValue[]): Record<string, DeviceTensor> {
   const byName: Record<string, DeviceTensor> = {};
-  for (const { name, dtype, shape, onDevice } of slots) {
+  for (const { name, dtype, shape, onDevice } of values) {
     if (onDevice) byName[name] = new DeviceTensor(dtype, shape, onDevice);
   }
   return byName;
 }
 
-function tensors(slots: readonly NativeSlot[]): Record<string, Tensor> {
+function tensors(values: readonly NativeBoundValue[]): Record<string, Tensor> {
   const byName: Record<string, Tensor> = {};
-  for (const slot of slots) {
-    if (slot.onDevice) continue;
-    byName[slot.name] = slot.buffer
-      ? tensorOver(slot.dtype, slot.shape, slot.buffer)
+  for (const value of values) {
+    if (value.onDevice) continue;
+    byName[value.name] = value.buffer
+      ? tensorOver(value.dtype, value.shape, value.buffer)
       : {
-          dtype: dtypeFromCode(slot.dtype)!,
-          shape: slot.shape,
-          data: new Array<string>(countElements(slot.shape)).fill(''),
+          dtype: dtypeFromCode(value.dtype)!,
+          shape: value.shape,
+          data: new Array<string>(countElements(value.shape)).fill(''),
         };
   }
   return byName;
 }
 
-function stringSlots(slots: readonly NativeSlot[]): [number, string][] {
-  return slots.flatMap((slot, i) =>
-    slot.buffer || slot.onDevice ? [] : [[i, slot.name] as [number, string]],
+function stringValues(values: readonly NativeBoundValue[]): [number, string][] {
+  return values.flatMap((value, i) =>
+    value.buffer || value.onDevice ? [] : [[i, value.name] as [number, string]],
   );
 }
 
@@ -96,7 +96,7 @@ export class Binding {
       }
       countElements(shape as readonly number[]);
     }
-    const wish = ({ name }: { name: string }): NativeWish | undefined => {
+    const request = ({ name }: { name: string }): NativeValueRequest | undefined => {
       const given = shapes[name];
       if (given instanceof DeviceTensor) {
         return { shape: given.shape, onDevice: true, lease: bufferOf(given).lease };
@@ -111,13 +111,13 @@ export class Binding {
         throw new InvalidInputError(`bind: "${name}": expected ${dtype}, got ${given.dtype}`);
       }
     }
-    const bound = model.bind(marshaller.inputs.map(wish), marshaller.outputs.map(wish));
+    const bound = model.bind(marshaller.inputs.map(request), marshaller.outputs.map(request));
     this.#native = bound;
     this.inputs = tensors(bound.inputs);
     this.outputs = tensors(bound.outputs);
     this.onDevice = { ...deviceTensors(bound.inputs), ...deviceTensors(bound.outputs) };
-    this.#stringInputs = stringSlots(bound.inputs);
-    this.#stringOutputs = stringSlots(bound.outputs);
+    this.#stringInputs = stringValues(bound.inputs);
+    this.#stringOutputs = stringValues(bound.outputs);
     // Without strings the native function itself is the method: nothing stands between.
     this.runSync =
       this.#stringInputs.length + this.#stringOutputs.length === 0

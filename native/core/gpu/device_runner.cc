@@ -443,8 +443,8 @@ OrtStatus* DeviceRunner::RunStaged(Slot* slot, const OrtRunOptions* options, con
   Copied in, out;
   OrtStatus* failed = nullptr;
   status = CopyAll(slot, call, seen, true, &in);
-  auto run = [&](const OrtRunOptions* how) {
-    failed = ort.Run(session_, how, call.input_names, slot->inputs.data(), call.input_count,
+  auto run = [&](const OrtRunOptions* run_options) {
+    failed = ort.Run(session_, run_options, call.input_names, slot->inputs.data(), call.input_count,
                      call.output_names, call.output_count, slot->outputs.data());
   };
   auto step = [&](int result, const char* what) {

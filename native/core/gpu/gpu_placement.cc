@@ -22,9 +22,9 @@ bool IsOn(const std::string* value) {
 
 Status PlaceOnGpu(int slots, SessionOptions* options, GpuPlacement* out) {
   std::string device_id;
-  DeviceRunnerOptions how;
-  how.slots = slots + 1;  // one for who runs on a thread of its own
-  how.on_stream = true;
+  DeviceRunnerOptions runner_options;
+  runner_options.slots = slots + 1;  // one for who runs on a thread of its own
+  runner_options.on_stream = true;
   bool any = false;
   for (const ProviderOptions& provider : options->providers) {
     if (!UsesGpu({provider.name})) continue;
@@ -38,24 +38,24 @@ Status PlaceOnGpu(int slots, SessionOptions* options, GpuPlacement* out) {
     device_id = own;
     any = true;
     // Whose stream it is knows what is on it.
-    if (Find(provider, "user_compute_stream")) how.on_stream = false;
+    if (Find(provider, "user_compute_stream")) runner_options.on_stream = false;
     if (IsOn(Find(provider, "trt_cuda_graph_enable"))) {
       return Status::InvalidInput(
           "trt_cuda_graph_enable: TensorRT's provider replays its one graph whatever the shapes and "
           "addresses of a run are, so a server's results would be wrong; CUDA's provider has graphs by "
           "batch size (enable_cuda_graph)");
     }
-    how.graphs |= IsOn(Find(provider, "enable_cuda_graph"));
+    runner_options.graphs |= IsOn(Find(provider, "enable_cuda_graph"));
   }
   if (!any || slots <= 0) {
-    if (how.graphs) {
+    if (runner_options.graphs) {
       return Status::InvalidInput(
           "enable_cuda_graph needs slots of our own (gpu.slots above 0): a "
           "graph reads and writes where it did when it was captured");
     }
     return {};
   }
-  if (how.graphs && !how.on_stream) {
+  if (runner_options.graphs && !runner_options.on_stream) {
     return Status::InvalidInput("enable_cuda_graph and user_compute_stream exclude each other here");
   }
   char* end = nullptr;
@@ -64,10 +64,10 @@ Status PlaceOnGpu(int slots, SessionOptions* options, GpuPlacement* out) {
     return Status::InvalidInput("device_id: expected a whole number, got \"" + device_id + "\"");
   }
   Device* device = nullptr;
-  out->needs_runner = how.graphs;
+  out->needs_runner = runner_options.graphs;
   out->unopened = Device::Get(static_cast<int>(id), &device);
-  if (out->unopened.ok()) out->unopened = DeviceRunner::Create(device, how, &out->runner);
-  if (!out->unopened.ok() || !how.on_stream) return {};
+  if (out->unopened.ok()) out->unopened = DeviceRunner::Create(device, runner_options, &out->runner);
+  if (!out->unopened.ok() || !runner_options.on_stream) return {};
   const std::string stream = std::to_string(reinterpret_cast<uintptr_t>(out->runner->stream()));
   for (ProviderOptions& provider : options->providers) {
     if (!UsesGpu({provider.name})) continue;

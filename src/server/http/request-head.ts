@@ -58,10 +58,10 @@ export function readRequestHead(text: string): RequestHead | undefined {
         host = true;
         break;
       case 'connection': {
-        const wish = value.toLowerCase();
-        if (keepAlive !== undefined || (wish !== 'keep-alive' && wish !== 'close'))
+        const asked = value.toLowerCase();
+        if (keepAlive !== undefined || (asked !== 'keep-alive' && asked !== 'close'))
           return undefined;
-        keepAlive = wish === 'keep-alive';
+        keepAlive = asked === 'keep-alive';
         break;
       }
       case 'content-length':
