@@ -3,6 +3,9 @@ import http2 from 'node:http2';
 import { fileURLToPath } from 'node:url';
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';
+import { createEngine, createGrpcServer, type Engine, type GrpcServer } from 'tercel';
+import { afterAll, beforeAll } from 'vitest';
+import { identity, slow } from './models.js';
 
 const schema = fileURLToPath(new URL('../../schema', import.meta.url));
 export const METHOD = '/inference.GRPCInferenceService/ModelInfer';
@@ -122,4 +125,26 @@ export class GrpcPeer {
       next();
     });
   }
+}
+
+/** A server of the file's tests with the models `echo` and `slow`, and a client of it. */
+export function served(messageLimitBytes: number): {
+  readonly engine: Engine;
+  readonly server: GrpcServer;
+  readonly peer: GrpcPeer;
+} {
+  const all: { engine?: Engine; server?: GrpcServer; peer?: GrpcPeer } = {};
+  beforeAll(async () => {
+    const engine = (all.engine = createEngine());
+    await engine.load('echo', identity(1, ['n', 'm']));
+    await engine.load('slow', slow(), { lanes: 1 });
+    all.server = createGrpcServer(engine, { messageLimitBytes });
+    all.peer = new GrpcPeer(await all.server.listen({ port: 0 }));
+  });
+  afterAll(async () => {
+    all.peer?.close();
+    await all.server?.close();
+    await all.engine?.close();
+  });
+  return all as Required<typeof all>;
 }

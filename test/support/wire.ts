@@ -2,9 +2,48 @@
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
-import { expect } from 'vitest';
+import { createEngine, createServer, type Engine, type ServerOptions } from 'tercel';
+import { afterAll, afterEach, beforeAll, expect } from 'vitest';
+import { identity, slow } from './models.js';
 
 export const INFER = '/v2/models/echo/infer';
+const FLOAT = 1;
+
+export type App = FastifyInstance & { hotRequests: number };
+
+/** An engine of the file's tests with the models `echo` and `slow`, and servers that end with each test. */
+export function servers(): {
+  readonly engine: Engine;
+  readonly apps: FastifyInstance[];
+  readonly serve: (options?: ServerOptions) => Promise<App>;
+} {
+  let engine: Engine;
+  const apps: FastifyInstance[] = [];
+  beforeAll(async () => {
+    engine = createEngine();
+    await engine.load('echo', identity(FLOAT, ['n', 2]), {
+      batching: { maxBatch: 4 },
+      inline: 'never',
+    });
+    await engine.load('slow', slow(), { lanes: 1 });
+  });
+  afterAll(() => engine.close());
+  afterEach(async () => {
+    await Promise.all(apps.splice(0).map((app) => app.close()));
+  });
+  return {
+    get engine() {
+      return engine;
+    },
+    apps,
+    serve: async (options = {}) => {
+      const app = createServer(engine, options);
+      apps.push(app);
+      await app.listen({ host: '127.0.0.1', port: 0 });
+      return app as App;
+    },
+  };
+}
 
 export async function connect(app: FastifyInstance): Promise<net.Socket> {
   const socket = net.connect({

@@ -1,33 +1,17 @@
 // gRPC: what must not take long.
-import { createEngine, createGrpcServer, type Engine, type GrpcServer } from 'tercel';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { echo, frame, GrpcPeer } from '../../support/grpc.js';
-import { identity } from '../../support/models.js';
+import { describe, expect, it } from 'vitest';
+import { echo, frame, served } from '../../support/grpc.js';
 
 const LIMIT = 1_000_000;
 
-let engine: Engine;
-let server: GrpcServer;
-let peer: GrpcPeer;
-
-beforeAll(async () => {
-  engine = createEngine();
-  await engine.load('echo', identity(1, ['n', 'm']));
-  server = createGrpcServer(engine, { messageLimitBytes: LIMIT });
-  peer = new GrpcPeer(await server.listen({ port: 0 }));
-});
-afterAll(async () => {
-  peer.close();
-  await server.close();
-  await engine.close();
-});
+const to = served(LIMIT);
 
 describe('ModelInfer', () => {
   it('refuses messages of more entries than anybody means, at once', async () => {
     for (const entry of ['2a00', '3a00', '32030a0179']) {
       const message = Buffer.from(entry.repeat(150_000), 'hex');
       const start = performance.now();
-      const answer = await peer.raw([frame(message)]);
+      const answer = await to.peer.raw([frame(message)]);
       expect([answer.code, answer.message]).toEqual([
         '3',
         expect.stringContaining('more than 4096'),
@@ -40,7 +24,7 @@ describe('ModelInfer', () => {
     const count = 200_000;
     const many = echo(Array.from({ length: count }, (_, i) => i));
     const start = performance.now();
-    const answer = await peer.call('ModelInfer', {
+    const answer = await to.peer.call('ModelInfer', {
       ...many,
       outputs: [{ name: 'y', parameters: { classification: { int64_param: 10_000 } } }],
     });

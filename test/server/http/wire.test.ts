@@ -4,10 +4,9 @@ import { once } from 'node:events';
 import http from 'node:http';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
-import type { FastifyInstance } from 'fastify';
-import { createEngine, createServer, stats, type Engine } from 'tercel';
-import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { identity, slow } from '../../support/models.js';
+import { stats } from 'tercel';
+import { describe, expect, it } from 'vitest';
+import { until } from '../../support/wait.js';
 import {
   all,
   closing,
@@ -16,34 +15,12 @@ import {
   INFER,
   next,
   request,
+  servers,
   slowRequest,
 } from '../../support/wire.js';
 
-const FLOAT = 1;
-let engine: Engine;
-const apps: FastifyInstance[] = [];
-
-beforeAll(async () => {
-  engine = createEngine();
-  await engine.load('echo', identity(FLOAT, ['n', 2]), {
-    batching: { maxBatch: 4 },
-    inline: 'never',
-  });
-  await engine.load('slow', slow(), { lanes: 1 });
-});
-afterAll(() => engine.close());
-afterEach(async () => {
-  await Promise.all(apps.splice(0).map((app) => app.close()));
-});
-
-type App = FastifyInstance & { hotRequests: number };
-
-async function serve(options: Parameters<typeof createServer>[1] = {}): Promise<App> {
-  const app = createServer(engine, options);
-  apps.push(app);
-  await app.listen({ host: '127.0.0.1', port: 0 });
-  return app as App;
-}
+const served = servers();
+const { serve } = served;
 
 describe('the wire', () => {
   it('answers request after request on one connection', async () => {
@@ -298,7 +275,7 @@ describe('the wire', () => {
 
   it('ends the run of a client that goes away, at whatever point', async () => {
     const app = await serve();
-    const { model } = engine.find('slow')!;
+    const { model } = served.engine.find('slow')!;
     const before = model.stats().cancelled;
     const bytes = request({ rows: 1000 });
     for (const cut of [0, 10, 200, bytes.length - 1]) {
@@ -344,7 +321,7 @@ describe('the wire', () => {
     socket.on('data', (chunk: Buffer) => (answered += chunk.toString('latin1')));
     for (let i = 1; i <= 3; i++) {
       socket.write(request());
-      await vi.waitUntil(() => answered.split('200 OK').length === i + 1);
+      await until(() => answered.split('200 OK').length === i + 1);
     }
     socket.destroy();
     door.close();
@@ -370,9 +347,9 @@ describe('the wire', () => {
     let answered = '';
     socket.on('data', (chunk: Buffer) => (answered += chunk.toString('latin1')));
     socket.write(request()); // on the wire first
-    await vi.waitUntil(() => answered.includes('200 OK'));
+    await until(() => answered.includes('200 OK'));
     socket.write('GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n');
-    await vi.waitUntil(() => answered.includes('101 Switching'));
+    await until(() => answered.includes('101 Switching'));
     const sent = Buffer.from(Uint8Array.from({ length: 3_000_000 }, (_, i) => i * 31));
     socket.end(sent);
     await once(socket, 'close');

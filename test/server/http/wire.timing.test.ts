@@ -1,37 +1,11 @@
 // Connections below HTTP: what must not take long.
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
-import type { FastifyInstance } from 'fastify';
-import { createEngine, createServer, type Engine } from 'tercel';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { identity, slow } from '../../support/models.js';
-import { all, connect, next, request, slowRequest } from '../../support/wire.js';
+import { describe, expect, it } from 'vitest';
+import { all, connect, next, request, servers, slowRequest } from '../../support/wire.js';
 
-const FLOAT = 1;
-let engine: Engine;
-const apps: FastifyInstance[] = [];
-
-beforeAll(async () => {
-  engine = createEngine();
-  await engine.load('echo', identity(FLOAT, ['n', 2]), {
-    batching: { maxBatch: 4 },
-    inline: 'never',
-  });
-  await engine.load('slow', slow(), { lanes: 1 });
-});
-afterAll(() => engine.close());
-afterEach(async () => {
-  await Promise.all(apps.splice(0).map((app) => app.close()));
-});
-
-type App = FastifyInstance & { hotRequests: number };
-
-async function serve(options: Parameters<typeof createServer>[1] = {}): Promise<App> {
-  const app = createServer(engine, options);
-  apps.push(app);
-  await app.listen({ host: '127.0.0.1', port: 0 });
-  return app as App;
-}
+const served = servers();
+const { apps, serve } = served;
 
 describe('the wire', () => {
   it('closes when it is told to: the idle at once, the busy after their answer', async () => {
@@ -41,7 +15,7 @@ describe('the wire', () => {
     await next(idle, 1);
     busy.write(slowRequest(2000n, { binary_data_output: true }));
     const answers = all(busy);
-    const { model } = engine.find('slow')!;
+    const { model } = served.engine.find('slow')!;
     while (model.stats().running === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     const ends = Promise.all([once(unused.resume(), 'end'), once(idle.resume(), 'end')]);
     const started = performance.now();
