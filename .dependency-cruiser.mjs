@@ -58,7 +58,7 @@ const rooms = {
   // Sockets in, exchanges out. Servers are given what they serve: never engine.ts.
   'server/': ['errors.ts', 'version.ts', 'tensor.ts', 'protocol/', 'serving/', 'runtime/lease.ts'],
 
-  // A client runs where there is no addon.
+  // A client must work without the addon.
   'client/': ['errors.ts', 'tensor.ts', 'protocol/v2/datatypes.ts'],
 
   'platform/': ['errors.ts', 'version.ts', 'types/', 'runtime/'],

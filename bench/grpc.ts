@@ -51,7 +51,7 @@ interface Result {
   cpu: number;
 }
 
-/** Closed loop: `connections` with so many calls under way on each. */
+/** Closed loop: `connections`, each with `streams` calls in flight. */
 export function loadGrpc(
   port: number,
   body: string,

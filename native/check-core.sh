@@ -33,7 +33,7 @@ for folder in native/core/*/; do
   fi
 done
 
-# The load generator is no part of the server: of the core it knows base/ alone.
+# The load generator is not part of the server: of the core it knows base/ alone.
 if grep -nE '#include "' native/load/* | grep -vE '#include "(base|load)/'; then
   echo 'native/load may include base/ only' >&2
   failed=1

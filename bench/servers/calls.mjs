@@ -2,7 +2,7 @@
 //
 //   node calls.mjs DIST MODEL    prints 0; then for each line "MODE MS" {"perSecond", "cpuUs"}
 //
-// MODE: sync, binding, or async with so many in flight (async-1, async-64).
+// MODE: sync, binding, or async with a number of runs in flight (async-1, async-64).
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 

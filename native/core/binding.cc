@@ -59,7 +59,7 @@ Status Binding::Prepare(const char* role, const ValueInfo& info, const Dims& dim
   return MakeValue(bound);
 }
 
-// Over the bound's memory, wherever that is.
+// Over the value's memory, wherever that is.
 Status Binding::MakeValue(BoundValue* bound) {
   void* data = bound->lease ? bound->lease->data() : bound->on_device->data();
   const OrtMemoryInfo* memory =

@@ -16,7 +16,7 @@ namespace tercel {
 // One thread at a time, and no run or change while another run is under way: the owner sees to it.
 class Binding final : public RefCounted<Binding>, public BoundRun {
  public:
-  // A bound is in host memory (`lease`), on the model's GPU (`on_device`), or of strings (neither).
+  // It is in host memory (`lease`), on the model's GPU (`on_device`), or of strings (neither).
   struct BoundValue {
     const ValueInfo* info = nullptr;
     DType dtype = DType::kUndefined;
@@ -27,7 +27,7 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
     OrtPtr<OrtValue> value;
   };
 
-  // What is asked of a bound.
+  // How a value is to be bound.
   struct ValueRequest {
     ValueRequest(std::nullopt_t) {}                       // NOLINT: the shape follows from the model
     ValueRequest(Dims shape) : dims(std::move(shape)) {}  // NOLINT: as a shape
@@ -51,7 +51,7 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
   Status RunSync();
   // What a lane does.
   OrtStatus* Run(const OrtRunOptions* options) override;
-  // REQUIRES: the bound is of strings; as many as its shape says.
+  // REQUIRES: the value is of strings; as many as its shape says.
   Status SetStrings(size_t input, const std::vector<std::string>& strings);
   Status GetStrings(size_t output, std::vector<std::string>* strings);
 

@@ -30,7 +30,7 @@ export function echo(values: number[], id = ''): Fields {
   };
 }
 
-/** A request of the model `slow`, of so many rounds. */
+/** A request of the model `slow` that runs for `rounds` rounds. */
 export function slowly(rounds: bigint): Fields {
   return {
     model_name: 'slow',

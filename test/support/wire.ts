@@ -155,7 +155,7 @@ export function first({ headers, body }: Answer): number {
   return body.readFloatLE(Number(headers['inference-header-content-length']));
 }
 
-/** A request of the model `slow`, of so many rounds. */
+/** A request of the model `slow` that runs for `rounds` rounds. */
 export function slowRequest(rounds: bigint, parameters?: object): Buffer {
   const json = JSON.stringify({
     inputs: [

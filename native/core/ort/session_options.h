@@ -1,4 +1,4 @@
-// What a session is made with, as ONNX Runtime's session options: threads, memory, providers.
+// The options of a session (threads, memory, providers), and ONNX Runtime's own made of them.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ struct ProviderOptions {
   size_t device = 0;
 };
 
-// What ONNX Runtime makes a session with.
+// Options that ONNX Runtime knows; see ModelOptions for the others.
 struct SessionOptions {
   int intra_op_threads = 1;
   int inter_op_threads = 1;  // used when parallel

@@ -102,7 +102,7 @@ void BatchFormer::Take(Lane* lane, Job* first, uint32_t rows) {
     first->state_ = Job::State::kRunning;
     return;
   }
-  // The rest goes behind the others of its priority, so that a large request does not hold them up.
+  // The rest goes after the others of its priority, so that a large request does not hold them up.
   queue_->Remove(first);
   first->rows_taken_ += lane->rows;
   queue_->Push(first);

@@ -13,7 +13,7 @@ namespace tercel {
 // Holds a reference to each job in it. REQUIRES of all but ready(): the scheduler's mutex is held.
 class JobQueue {
  public:
-  // Behind the others of its priority. Takes over a reference.
+  // At the end of its priority. Takes over a reference.
   void Push(Job* job) {
     List& list = lists_[job->priority - 1];
     job->prev_ = list.tail;
