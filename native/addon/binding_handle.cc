@@ -122,6 +122,7 @@ napi_value BindingHandle::Run(napi_env env, napi_callback_info info) {
   if (self->model_->ShouldRunInline(flags & kMayRunInline, flags & kConcurrent)) return self->RunHere();
   Ref<RunJob> job(new RunJob(self->model_));
   job->bound = self->binding_.get();
+  job->counted_rows = self->binding_->counted_rows();
   job->binding_handle = Ref<BindingHandle>(self);
   for (const auto* values : {&self->binding_->inputs(), &self->binding_->outputs()}) {
     for (const Binding::BoundValue& value : *values) {

@@ -1,5 +1,9 @@
 #include "describe.h"
 
+#include <algorithm>
+#include <map>
+
+#include "base/clock.h"
 #include "device_handle.h"
 #include "ort/session_options.h"
 #include "runtime.h"
@@ -89,10 +93,23 @@ napi_value DescribeModelStats(napi_env env, Model& model) {
   const SchedulerStats stats = scheduler.Stats();
   Napi::Object object = Napi::Object::New(env);
   object.Set("source", model.source_name());
-  SetCount(object, "runs", stats.completed + model.sync_runs());
-  SetCount(object, "runsInline", model.sync_runs());
+  const RunCounts& sync = model.sync_runs();
+  const int64_t median_ns = scheduler.run_time().value();
+  const std::vector<BatchCount> sync_sizes = sync.Read(median_ns);
+  uint64_t sync_runs = sync.failed() + sync.invalid();
+  uint64_t sync_rows = 0, sync_good = 0;
+  int64_t sync_ns = 0;
+  for (const BatchCount& size : sync_sizes) {
+    sync_good += size.runs;
+    sync_rows += size.runs * size.rows;
+    sync_ns += size.run_ns;
+  }
+  sync_runs += sync_good;
+  SetCount(object, "runs", stats.completed + sync_runs);
+  SetCount(object, "runsInline", sync_runs);
   SetCount(object, "runsOnLanes", stats.completed);
-  SetCount(object, "failed", stats.failed);
+  SetCount(object, "failed", stats.failed + sync.failed());
+  SetCount(object, "invalid", stats.invalid + sync.invalid());
   SetCount(object, "refused", stats.refused);
   SetCount(object, "expired", stats.expired);
   SetCount(object, "cancelled", stats.cancelled);
@@ -102,19 +119,31 @@ napi_value DescribeModelStats(napi_env env, Model& model) {
   if (const DeviceRunner* runner = model.device()) {
     object["device"] = Napi::Number::New(env, runner->device()->id());
   }
-  SetCount(object, "executions", stats.runs + model.sync_runs());
-  SetCount(object, "rows", stats.rows + model.sync_runs());
+  SetCount(object, "executions", stats.runs + sync_runs);
+  SetCount(object, "rows", stats.rows + sync_rows);
   SetCount(object, "retriedBatches", stats.retried);
   object.Set("queueUs", static_cast<double>(stats.queue_ns) / 1000);
   object.Set("runUs", static_cast<double>(stats.run_ns) / 1000);
   object.Set("failedUs", static_cast<double>(stats.failed_ns) / 1000);
-  Napi::Array batches = Napi::Array::New(env, stats.batches.size());
-  for (uint32_t i = 0; i < stats.batches.size(); ++i) {
+  object.Set("inlineUs", static_cast<double>(sync_ns) / 1000);
+  const int64_t last_ns = std::max(stats.last_ns, sync.last_ns());
+  object.Set("lastMs", last_ns == 0 ? 0 : WallMs(last_ns));
+  // On lanes and inline.
+  std::map<uint32_t, BatchCount> sizes;
+  for (const std::vector<BatchCount>* counts : {&stats.batches, &sync_sizes}) {
+    for (const BatchCount& count : *counts) {
+      BatchCount& size = sizes[count.rows];
+      size.runs += count.runs;
+      size.run_ns += count.run_ns;
+    }
+  }
+  Napi::Array batches = Napi::Array::New(env);
+  for (const auto& [rows, size] : sizes) {
     Napi::Object batch = Napi::Object::New(env);
-    batch.Set("rows", stats.batches[i].rows);
-    SetCount(batch, "runs", stats.batches[i].runs);
-    batch.Set("runUs", static_cast<double>(stats.batches[i].run_ns) / 1000);
-    batches[i] = batch;
+    batch.Set("rows", rows);
+    SetCount(batch, "runs", size.runs);
+    batch.Set("runUs", static_cast<double>(size.run_ns) / 1000);
+    batches[batches.Length()] = batch;
   }
   object.Set("batches", batches);
   Napi::Object batching = Napi::Object::New(env);
@@ -123,7 +152,7 @@ napi_value DescribeModelStats(napi_env env, Model& model) {
   batching.Set("delayUs", static_cast<double>(stats.delay_ns) / 1000);
   batching.Set("p99Us", static_cast<double>(stats.p99_ns) / 1000);
   object.Set("batching", batching);
-  object.Set("medianRunUs", static_cast<double>(scheduler.run_time().value()) / 1000);
+  object.Set("medianRunUs", static_cast<double>(median_ns) / 1000);
   return object;
 }
 

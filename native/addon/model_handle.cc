@@ -135,10 +135,12 @@ napi_value ModelHandle::Submit() {
   if (Status read = ReadTexts(); !read.ok()) return env_->Throw(read);
   if (Ref<RunJob> spare = TakeSpare()) {
     spare->share_results = share_results;
+    spare->counted_rows = CountedRows();
     return SubmitJob(env_.get(), std::move(spare), meta);
   }
   Ref<RunJob> job(new RunJob(Ref<ModelHandle>(this)));
   job->share_results = share_results;
+  job->counted_rows = CountedRows();
   Status status;
 
   // One lease for all ordinary inputs, so that what JS does to its buffers meanwhile does not matter,

@@ -93,6 +93,12 @@ class ModelHandle : public RefCounted<ModelHandle> {
   bool FindBucket(uint32_t* rows);
   // The request's own, without padding; null for an input that it has not.
   const int64_t* DimsOf(uint32_t input) const;
+  // What the request counts for in the statistics.
+  uint32_t CountedRows() const {
+    return model_->CountedRows(request_.inputs.size(), [this](size_t i) -> const int64_t* {
+      return request_.inputs[i].rank > 0 ? request_.inputs[i].dims : nullptr;
+    });
+  }
   // Copies the request's inputs to the rows that the job was given.
   void WriteRows(RunJob* job);
   // A spare job with this request's inputs written into it; null when none fits.

@@ -146,11 +146,14 @@ napi_value ModelHandle::RunHere() {
   }
   if (failed) {
     owned_.clear();
-    return env_->Throw(ToStatus(failed, Code::kRun));
+    status = RunStatus(failed);
+    model->sync_runs().AddFailed(status.code() == Code::kInvalidInput);
+    return env_->Throw(status);
   }
-  if (timed) run_time.Add(NowNs() - start);
+  const int64_t ns = timed ? NowNs() - start : 0;
+  if (timed) run_time.Add(ns);
   env_->meta().data[kMetaRunUs] = static_cast<double>(run_time.value()) / 1000;
-  model->CountSyncRun();
+  model->sync_runs().Add(CountedRows(), ns);
 
   napi_value results = nullptr;
   if (count != 1 && !Ok(napi_create_array_with_length(env, count, &results))) return nullptr;

@@ -176,6 +176,11 @@ Status Binding::Create(std::shared_ptr<Model> model, const std::vector<ValueRequ
     binding->input_values_.push_back(bound.value.get());
   }
 
+  binding->counted_rows_ = m->CountedRows(m->inputs().size(), [&](size_t i) {
+    const Dims& dims = binding->inputs_[i].dims;
+    return dims.empty() ? nullptr : dims.data();
+  });
+
   std::vector<ValueRequest> requests = outputs;
   bool probe = false;
   for (size_t i = 0; i < m->outputs().size(); ++i) {
@@ -268,9 +273,14 @@ Status Binding::RunSync() {
   const bool timed = (runs_++ & 15) == 0;
   const int64_t start = timed ? NowNs() : 0;
   OrtStatus* failed = Run(nullptr);
-  if (failed) return ToStatus(failed, Code::kRun);
-  if (timed) model_->scheduler().run_time().Add(NowNs() - start);
-  model_->CountSyncRun();
+  if (failed) {
+    Status status = RunStatus(failed);
+    model_->sync_runs().AddFailed(status.code() == Code::kInvalidInput);
+    return status;
+  }
+  const int64_t ns = timed ? NowNs() - start : 0;
+  if (timed) model_->scheduler().run_time().Add(ns);
+  model_->sync_runs().Add(counted_rows_, ns);
   return {};
 }
 

@@ -45,6 +45,8 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
                        const std::vector<ValueRequest>& outputs, Ref<Binding>* out);
 
   const std::vector<BoundValue>& inputs() const { return inputs_; }
+  // What a run counts for in the statistics.
+  uint32_t counted_rows() const { return counted_rows_; }
   const std::vector<BoundValue>& outputs() const { return outputs_; }
   Model* model() const { return model_.get(); }
 
@@ -73,6 +75,7 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
   const std::shared_ptr<Model> model_;
   OrtPtr<OrtIoBinding> binding_;
   std::vector<BoundValue> inputs_;
+  uint32_t counted_rows_ = 1;
   std::vector<BoundValue> outputs_;
   uint32_t runs_ = 0;
   // Of a model on a GPU, without strings: its runner takes the values as they are.

@@ -96,6 +96,12 @@ Status Model::Load(Runtime* runtime, const ModelSource& source, const ModelOptio
   }
   model->session_.reset(session);
   if (Status s = ReadGraph(session, &model->graph_); !s.ok()) return fail(s);
+  auto has_rows = [](const ValueInfo& info) {
+    const ValueType& type = info.type;
+    return type.kind == OnnxKind::kTensor && type.has_shape && !type.dims.empty() && type.dims[0] < 0;
+  };
+  model->has_rows_ = std::all_of(model->inputs().begin(), model->inputs().end(), has_rows) &&
+                     std::all_of(model->outputs().begin(), model->outputs().end(), has_rows);
   no_capture.reset();
   if (model->device_) {
     runtime->PinForGpu();

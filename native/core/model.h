@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/run_counts.h"
 #include "gpu/gpu_placement.h"
 #include "ort/graph.h"
 #include "ort/ort_library.h"
@@ -89,8 +90,20 @@ class Model : public std::enable_shared_from_this<Model> {
   void Keep(std::vector<uint8_t> bytes) { kept_bytes_ = std::move(bytes); }
 
   // Runs on threads other than lanes.
-  void CountSyncRun() { sync_runs_.fetch_add(1, std::memory_order_relaxed); }
-  uint64_t sync_runs() const { return sync_runs_.load(std::memory_order_relaxed); }
+  RunCounts& sync_runs() { return sync_runs_; }
+  // What a run counts for: the rows that all inputs have, of a model whose inputs and outputs have
+  // rows. `dims_of` gives the dimensions of an input by its position, null where it has none.
+  template <typename DimsOf>
+  uint32_t CountedRows(size_t inputs, const DimsOf& dims_of) const {
+    if (!has_rows_ || inputs == 0) return 1;
+    int64_t rows = 0;
+    for (size_t i = 0; i < inputs; ++i) {
+      const int64_t* dims = dims_of(i);
+      if (!dims || (i > 0 && dims[0] != rows)) return 1;
+      rows = dims[0];
+    }
+    return rows > 0 && rows <= UINT32_MAX ? static_cast<uint32_t>(rows) : 1;
+  }
 
  private:
   explicit Model(Runtime* runtime) : runtime_(runtime) {}
@@ -107,7 +120,8 @@ class Model : public std::enable_shared_from_this<Model> {
   std::mutex buckets_mutex_;
   std::vector<Ref<Bucket>> buckets_;  // protected by buckets_mutex_; the last used at the end
   std::atomic<bool> trusts_plans_{true};
-  std::atomic<uint64_t> sync_runs_{0};
+  bool has_rows_ = false;  // every input and output is a tensor whose first dimension is open
+  RunCounts sync_runs_;
 };
 
 }  // namespace tercel

@@ -126,6 +126,12 @@ Status ToStatus(OrtStatus* status, Code code, const char* context) {
   return {code, std::move(message)};
 }
 
+Status RunStatus(OrtStatus* status) {
+  if (!status) return {};
+  const bool invalid = ort.GetErrorCode(status) == kOrtInvalidArgument;
+  return ToStatus(status, invalid ? Code::kInvalidInput : Code::kRun);
+}
+
 OrtAllocator* DefaultOrtAllocator() {
   static OrtAllocator* allocator = [] {
     OrtAllocator* out = nullptr;

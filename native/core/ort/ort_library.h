@@ -24,6 +24,8 @@ const std::string& OrtLibraryVersion();
 // Takes ownership of `status` and turns it into ours. Null is success.
 Status ToStatus(OrtStatus* status, Code code);
 Status ToStatus(OrtStatus* status, Code code, const char* context);
+// The same for what a run returned: whether its inputs were to blame is for ORT to say.
+Status RunStatus(OrtStatus* status);
 
 struct OrtDeleter {
   void operator()(OrtSession* p) const { ort.ReleaseSession(p); }

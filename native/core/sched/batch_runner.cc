@@ -150,7 +150,7 @@ Status BatchRunner::RunRows(Lane* lane, uint32_t first_row, uint32_t rows, bool 
       allocated = lane->predictions_dropped = true;
       failed = run();
     }
-    status = ToStatus(failed, Code::kRun);
+    status = RunStatus(failed);
   }
   for (size_t i = 0; i < inputs; ++i) {
     if (lane->values[i]) ort.ReleaseValue(lane->values[i]);
@@ -205,7 +205,7 @@ Status BatchRunner::RunPart(Lane* lane, Job* job, uint32_t first_row, uint32_t r
   OrtStatus* failed =
       Call(lane, {lane->names.data(), values.data(), inputs, lane->names.data() + inputs,
                   bucket.outputs().size(), values.data() + inputs, rows});
-  if (!failed || ort.GetErrorCode(failed) != kOrtInvalidArgument) return ToStatus(failed, Code::kRun);
+  if (!failed || ort.GetErrorCode(failed) != kOrtInvalidArgument) return RunStatus(failed);
   // The model may declare its outputs wrongly: then the parts do not fit together, and one lane runs
   // the whole, with memory of ORT's.
   ort.ReleaseStatus(failed);
@@ -241,7 +241,7 @@ Status BatchRunner::RunValues(Lane* lane, Job* job) {
     ort.ReleaseStatus(failed);
     failed = run();
   }
-  return ToStatus(failed, Code::kRun);
+  return RunStatus(failed);
 }
 
 }  // namespace tercel

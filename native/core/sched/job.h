@@ -115,6 +115,7 @@ class Job : public Completion {
   int priority = kDefaultPriority;  // 1 (first) to kPriorities
   Ref<Bucket> bucket;
   uint32_t rows = 0;
+  uint32_t counted_rows = 1;          // for the statistics, where it has no rows to be batched
   bool reports_delivery = false;      // the sink's thread says Delivered
   InlineVector<uint8_t*, 4> sources;  // row 0 of each input and output, in the bucket's order
   InlineVector<uint8_t*, 4> targets;

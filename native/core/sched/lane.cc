@@ -158,15 +158,16 @@ void Scheduler::EndJob(Job* job, Status status) {
     ++(job->status.code() == Code::kTimeout ? stats_.expired : stats_.cancelled);
   } else {
     job->status = std::move(status);
-    // What was no input is the client's mistake, as where it is refused at once.
-    if (!job->status.ok() && job->status.code() != Code::kInvalidInput) {
+    if (job->status.code() == Code::kInvalidInput) {
+      ++stats_.invalid;
+    } else if (!job->status.ok()) {
       ++stats_.failed;
       stats_.failed_ns += job->finished_ns - job->submitted_ns;
     }
   }
   if (job->cancelled_.ok()) ++stats_.completed;
   if (job->status.ok()) {
-    stats_.rows += std::max(1u, job->rows);
+    stats_.rows += job->rows ? job->rows : job->counted_rows;
     stats_.queue_ns += job->started_ns - job->submitted_ns;
     stats_.run_ns += job->finished_ns - job->started_ns;
   }
@@ -195,7 +196,10 @@ void Scheduler::EndBatch(Lane* lane, std::vector<Ref<Job>>* done) {
   const int64_t ns = lane->busy_ns - lane->read_ns;
   lane->running = false;
   last_finish_ns_ = now;
-  if (lane->ran) CountRun(lane->rows, ns);
+  if (lane->ran) {
+    const Job* only = lane->parts.size() == 1 ? lane->parts.front().job : nullptr;
+    CountRun(only && only->rows == 0 ? only->counted_rows : lane->rows, ns);
+  }
   const bool single = lane->parts.size() == 1;
   if (lane->status.ok()) {
     batch_time_.Add(ns);

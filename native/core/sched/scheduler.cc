@@ -113,18 +113,21 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
   const int64_t now = NowNs();
   raw->submitted_ns = raw->ready_ns = now;
   raw->scheduler_ = this;
-  if (raw->deadline_ns && raw->deadline_ns <= now) {
-    return Status::Timeout("the deadline passed before the request was queued");
-  }
-  if (raw->deadline_ns && !context_.clock->Start()) {
-    return Status::Overload("the system has no thread to give for deadlines");
-  }
+  const bool has_clock = !raw->deadline_ns || context_.clock->Start();
   std::unique_lock<std::mutex> lock = LockAdaptive(mutex_);
   if (stopping_) return Status::Closed("the model was closed");
-  if (queue_.size() >= options_.max_queue) {
+  if (raw->deadline_ns && raw->deadline_ns <= now) {
+    ++stats_.expired;
+    return Status::Timeout("the deadline passed");
+  }
+  auto refuse = [this](std::string why) {
     ++stats_.refused;
-    return Status::Overload("the queue is full: " + std::to_string(queue_.size()) +
-                            " requests are waiting (maxQueue)");
+    return Status::Overload(std::move(why));
+  };
+  if (!has_clock) return refuse("the system has no thread to give for deadlines");
+  if (queue_.size() >= options_.max_queue) {
+    return refuse("the queue is full: " + std::to_string(queue_.size()) +
+                  " requests are waiting (maxQueue)");
   }
   const uint32_t rows = std::max(1u, raw->rows);
   if (Status status = AdmitInTime(*raw, rows, now); !status.ok()) {
@@ -133,11 +136,11 @@ Status Scheduler::Enter(Ref<Job>* job, bool ready, bool* started_lane) {
   }
   *started_lane = false;
   if (lanes_.empty() && !(*started_lane = lanes_.Start())) {
-    return Status::Overload("the system has no thread to give for a lane");
+    return refuse("the system has no thread to give for a lane");
   }
   if (!ready) {
     raw->block = raw->bucket->Reserve(context_.arena, raw->priority - 1, rows, &raw->first_row);
-    if (!raw->block) return Status::Overload("no memory for a batch");
+    if (!raw->block) return refuse("no memory for a batch");
   }
   if (last_finish_ns_) {
     const int64_t gap = now - last_finish_ns_;
@@ -338,6 +341,7 @@ void Scheduler::Quiesce(int64_t timeout_ns) {
 SchedulerStats Scheduler::Stats() {
   std::lock_guard<std::mutex> lock(mutex_);
   SchedulerStats stats = stats_;
+  stats.last_ns = last_finish_ns_;
   stats.queued = queue_.size();
   stats.lanes = lanes_.size();
   stats.running = static_cast<uint64_t>(busy_);

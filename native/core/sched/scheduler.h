@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/compute_budget.h"
+#include "base/run_counts.h"
 #include "base/running_median.h"
 #include "sched/batch_former.h"
 #include "sched/batch_policy.h"
@@ -36,17 +37,11 @@ struct SchedulerOptions {
   std::vector<uint32_t> device_rows;  // on a GPU: what batches are filled up to, ascending
 };
 
-// Runs of one size.
-struct BatchCount {
-  uint32_t rows = 0;
-  uint64_t runs = 0;
-  int64_t run_ns = 0;
-};
-
 struct SchedulerStats {
   uint64_t submitted = 0;
   uint64_t completed = 0;  // ran to the end, well or badly
   uint64_t failed = 0;     // the graph returned an error
+  uint64_t invalid = 0;    // the inputs were to blame for that
   uint64_t refused = 0;    // the queue was full, or the request would have been too late
   uint64_t expired = 0;    // the deadline passed, in the queue or in the run
   uint64_t cancelled = 0;
@@ -60,6 +55,7 @@ struct SchedulerStats {
   int64_t queue_ns = 0;
   int64_t run_ns = 0;
   int64_t failed_ns = 0;  // of those that failed, queue and run
+  int64_t last_ns = 0;    // when the last run ended; 0 before the first
   std::vector<BatchCount> batches;
   // The policy now.
   uint32_t cap = 1;
