@@ -4,7 +4,14 @@
 // matrix under more load than it can take, with every fixed setting and with a target.
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { createEngine, loadModel, OverloadError, type Model, type Tensor } from 'tercel';
+import {
+  createEngine,
+  loadModel,
+  OverloadError,
+  type Model,
+  type ModelServable,
+  type Tensor,
+} from 'tercel';
 import { Floor } from './floor.js';
 import { benchCase, libraryPath } from './models.js';
 import { median, percentile, print, ratios, show, type Bar } from './statistics.js';
@@ -65,7 +72,7 @@ async function inFlight(): Promise<Bar[]> {
   for (const floor of floors) floor.stop();
   const [bestFloor] = [...floorRates].sort((a, b) => median(b) - median(a)) as [number[]];
   await worker.terminate();
-  const { batching } = engine.find('mlp')!.model.stats();
+  const { batching } = (engine.find('mlp') as ModelServable).model.stats();
   console.log(
     `mlp, rows a second: C loop at its best batch ${show(bestFloor, 0)}, engine.infer() ${show(one, 0)}, ` +
       `from two threads ${show(two, 0)}; maxBatch measured as ${batching.maxBatch}`,

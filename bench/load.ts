@@ -67,6 +67,32 @@ export interface WrkRequest {
   /** Of the JSON in front of binary tensors; undefined where all is JSON. */
   jsonBytes?: number;
   body: Buffer;
+  /** More headers: those of request i of `copies` that are sent in turn. */
+  headers?: { copies: number; of: (i: number) => Record<string, string> };
+}
+
+/** Makes all requests before the first is sent: what is written for each takes the generator no time then. */
+function headersInTurn({ copies, of }: NonNullable<WrkRequest['headers']>): string {
+  const lists = Array.from({ length: copies }, (_, i) =>
+    Object.entries(of(i))
+      .map(([name, value]) => `["${name}"]="${value}"`)
+      .join(','),
+  );
+  return `
+local turns = {${lists.map((list) => `{${list}}`).join(',\n')}}
+local made = {}
+local turn = 0
+function request()
+  turn = turn % #turns + 1
+  if not made[turn] then
+    for name, value in pairs(turns[turn]) do wrk.headers[name] = value end
+    -- Lua has equal strings once: with tensors that differ in their last number, all lists lie in as much memory.
+    local number = string.char(turn % 256, math.floor(turn / 256) % 256, 128, 63)
+    made[turn] = wrk.format(nil, nil, nil, wrk.body:sub(1, -5) .. number)
+  end
+  return made[turn]
+end
+`;
 }
 
 /** An infer request in JSON. */
@@ -128,6 +154,7 @@ wrk.method = "POST"
 wrk.body = file:read("*a")
 wrk.headers["Content-Type"] = "${request.jsonBytes ? 'application/octet-stream' : 'application/json'}"
 ${request.jsonBytes ? `wrk.headers["Inference-Header-Content-Length"] = "${request.jsonBytes}"` : ''}
+${request.headers ? headersInTurn(request.headers) : ''}
 done = function(summary, latency, requests)
   io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration,
     latency:percentile(50), latency:percentile(99),

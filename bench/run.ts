@@ -12,6 +12,7 @@ import { copies } from './copies.js';
 import { overGrpc } from './grpc.js';
 import { harness } from './harness.js';
 import { http } from './http.js';
+import { interceptors } from './interceptors.js';
 import { codec, json } from './json.js';
 import { memory } from './memory.js';
 import { overhead } from './overhead.js';
@@ -35,6 +36,7 @@ const questions: Record<string, { title: string; ask: Question; short?: Question
   throughput: { title: 'Is compute lost on the way?', ask: throughput, short: throughput },
   batching: { title: 'Do batches pay, and does a latency target find them?', ask: batching },
   http: { title: 'What does a request cost over HTTP?', ask: http },
+  interceptors: { title: 'What do interceptors cost?', ask: interceptors },
   grpc: { title: 'What does a request cost over gRPC?', ask: overGrpc },
   json: { title: 'What does JSON cost?', ask: json, short: codec },
   'shared-memory': { title: 'What does an image cost that need not be sent?', ask: sharedMemory },
