@@ -6,24 +6,27 @@ const rooms = {
   'errors.ts': [],
   'version.ts': [],
   'tensor.ts': ['errors.ts'],
+  'names.ts': ['errors.ts'],
   'protobuf.ts': ['errors.ts'],
-  'types/': ['tensor.ts'],
+  'types/': ['errors.ts', 'tensor.ts'],
   'options/': ['errors.ts', 'types/'],
   'native.ts': ['errors.ts', 'types/'],
 
   // What faces the addon; what reads model files.
-  'runtime/': ['errors.ts', 'tensor.ts', 'types/', 'options/', 'native.ts'],
+  'runtime/': ['errors.ts', 'names.ts', 'tensor.ts', 'types/', 'options/', 'native.ts'],
   'onnx/': ['errors.ts', 'tensor.ts', 'protobuf.ts'],
 
   // What is served; how it is spoken of.
   'catalog/': ['errors.ts', 'types/', 'tensor.ts', 'native.ts', 'runtime/', 'onnx/'],
-  'protocol/': ['errors.ts', 'tensor.ts', 'types/', 'protobuf.ts', 'runtime/json-'],
+  'protocol/': ['errors.ts', 'names.ts', 'tensor.ts', 'types/', 'protobuf.ts', 'runtime/json-'],
 
   'repository/': ['errors.ts', 'tensor.ts', 'types/', 'catalog/'],
   'serving/': [
     'errors.ts',
+    'names.ts',
     'version.ts',
     'tensor.ts',
+    'types/',
     'runtime/',
     'catalog/',
     'repository/',
@@ -56,7 +59,15 @@ const rooms = {
   ],
 
   // Sockets in, exchanges out. Servers are given what they serve: never engine.ts.
-  'server/': ['errors.ts', 'version.ts', 'tensor.ts', 'protocol/', 'serving/', 'runtime/lease.ts'],
+  'server/': [
+    'errors.ts',
+    'version.ts',
+    'tensor.ts',
+    'types/',
+    'protocol/',
+    'serving/',
+    'runtime/lease.ts',
+  ],
 
   // A client must work without the addon.
   'client/': ['errors.ts', 'tensor.ts', 'protocol/v2/datatypes.ts'],
@@ -80,24 +91,6 @@ const rooms = {
   'cli/': ['errors.ts', 'version.ts', 'client/', 'measure/', 'platform/', 'ops/'],
 };
 
-/** Imports that the rooms do not allow and that stay until requests have one life (docs/architecture.md). */
-const exceptions = [
-  // Requests are parsed and answers printed by routes.
-  ['server/http/body.ts', 'runtime/json-carve.ts'],
-  ['server/http/tfs-routes.ts', 'runtime/json-carve.ts'],
-  ['server/http/v2-routes.ts', 'runtime/json-carve.ts'],
-  ['server/http/v2-routes.ts', 'runtime/json-print.ts'],
-  ['server/http/wire.ts', 'runtime/json-carve.ts'],
-  // Routes and services know a model where they should know a servable.
-  ['server/http/profile-routes.ts', 'runtime/observe.ts'],
-  ['server/grpc/infer.ts', 'catalog/'],
-  ['server/grpc/tfs-service.ts', 'catalog/'],
-  // Regions belong to serving/.
-  ['server/grpc/v2-service.ts', 'runtime/shared-memory.ts'],
-  ['server/http/server.ts', 'runtime/shared-memory.ts'],
-  ['server/http/shared-memory-routes.ts', 'runtime/shared-memory.ts'],
-];
-
 /** Packages that one part of the house alone knows. */
 const packages = {
   '^(fastify|@fastify/.*)$': 'server/http/',
@@ -112,26 +105,9 @@ const escape = (path) => `^src/${path.replace(/[.]/g, '\\.')}`;
 const roomRules = Object.entries(rooms).map(([room, below]) => ({
   name: `${room} may import ${below.join(', ') || 'nothing of ours'}`,
   severity: 'error',
-  from: {
-    path: escape(room),
-    ...(exceptions.some(([from]) => from.startsWith(room)) && {
-      pathNot: exceptions.filter(([from]) => from.startsWith(room)).map(([from]) => escape(from)),
-    }),
-  },
+  from: { path: escape(room) },
   to: { path: '^src/', pathNot: [room, ...below].map(escape) },
 }));
-
-/** The same for the files that have exceptions, with these. */
-const exceptionRules = [...new Set(exceptions.map(([from]) => from))].map((file) => {
-  const room = Object.keys(rooms).find((name) => file.startsWith(name));
-  const besides = exceptions.filter(([from]) => from === file).map(([, to]) => to);
-  return {
-    name: `${file} may import what ${room} may, and ${besides.join(', ')}`,
-    severity: 'error',
-    from: { path: `${escape(file)}$` },
-    to: { path: '^src/', pathNot: [room, ...rooms[room], ...besides].map(escape) },
-  };
-});
 
 const packageRules = Object.entries(packages).map(([name, owner]) => ({
   name: `only ${owner} knows ${name}`,
@@ -155,7 +131,6 @@ export default {
       to: {},
     },
     ...roomRules,
-    ...exceptionRules,
     ...packageRules,
   ],
   options: {

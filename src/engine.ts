@@ -1,17 +1,20 @@
 // The engine: the door to models by name and version.
 import { Catalog } from './catalog/catalog.js';
 import { emptyConfig } from './catalog/model-config.js';
-import { ServableLoader, type Servable } from './catalog/model-servable.js';
-import { InvalidInputError } from './errors.js';
+import { ServableLoader, type ModelServable } from './catalog/model-servable.js';
+import { InvalidInputError, type ErrorCode } from './errors.js';
 import { native } from './native.js';
 import { Repository, type RepositoryOptions } from './repository/repository.js';
-import type { Inputs } from './runtime/model.js';
-import type { RunOptions } from './runtime/run-options.js';
 import { startRuntime, stats } from './runtime/runtime.js';
-import { withDefaults } from './serving/defaults.js';
+import { Burst } from './serving/burst.js';
+import type { ExchangeContext } from './serving/exchange.js';
+import { Front, Interceptors } from './serving/front.js';
+import { KINDS, type Interceptor } from './serving/interceptor.js';
+import { LocalExchange, type InferOptions } from './serving/local.js';
 import type { Serving } from './serving/serving.js';
 import type { Tensor } from './tensor.js';
 import type { ModelOptions } from './types/model-options.js';
+import type { Inputs, Servable } from './types/servable.js';
 import type { EngineStats } from './types/stats.js';
 import type { WarmUpSample } from './types/warm-up.js';
 
@@ -31,15 +34,22 @@ export interface EngineLoadOptions extends ModelOptions {
   warmUp?: readonly WarmUpSample[] | false;
 }
 
-export interface InferOptions extends RunOptions {
-  /** A version or a label. Default: the newest. */
-  version?: string;
-}
+export type { InferOptions };
 
 /** Models by name and version. */
 export class Engine implements Serving {
   /** What is served now. @internal */
   readonly catalog = new Catalog();
+  /** What every request passes. @internal */
+  readonly interceptors = new Interceptors();
+  /** @internal */
+  readonly burst = new Burst();
+  /** @internal */
+  readonly unmatched = new Map<ErrorCode, number>();
+  readonly #context: ExchangeContext = {
+    serving: this,
+    front: new Front(new Interceptors(), this.interceptors),
+  };
   readonly #loader: ServableLoader;
   #repository: Repository | undefined;
 
@@ -72,13 +82,41 @@ export class Engine implements Serving {
     name: string,
     source: string | Uint8Array,
     options: EngineLoadOptions = {},
-  ): Promise<Servable> {
+  ): Promise<ModelServable> {
     const { version = '1', replace = false, warmUp, ...modelOptions } = options;
     this.catalog.check(name, version, replace);
     const config = emptyConfig();
     config.options = modelOptions;
-    const servable = await this.#loader.load({ name, version, source, config, warmUp });
-    return this.catalog.add(servable, replace);
+    const loaded = this.catalog.loading(name, version);
+    try {
+      const servable = await this.#loader.load({ name, version, source, config, warmUp });
+      return this.catalog.add(servable, replace);
+    } finally {
+      loaded();
+    }
+  }
+
+  /**
+   * Serves a servable of the program's own under its name and version, by all protocols.
+   *
+   * @param options `replace`: it takes the place of the same version, which drains
+   * @throws InvalidInputError when the name or version cannot be, or are taken; ClosedError
+   */
+  register<S extends Servable>(servable: S, options: { replace?: boolean } = {}): S {
+    checkServable(servable);
+    // Before it is the catalog's, which would close it.
+    this.catalog.check(servable.name, servable.version, options.replace ?? false);
+    return this.catalog.add(servable, options.replace ?? false);
+  }
+
+  /**
+   * Has every request pass an interceptor from now on: those of all servers of the engine, and infer().
+   *
+   * @returns what takes it away again
+   */
+  use(interceptor: Interceptor): () => void {
+    checkInterceptor(interceptor);
+    return this.interceptors.use(interceptor);
   }
 
   /**
@@ -106,6 +144,7 @@ export class Engine implements Serving {
       this.#repository = undefined;
       throw error;
     }
+    this.catalog.changed(); // it is ready
     return this.#repository;
   }
 
@@ -138,20 +177,17 @@ export class Engine implements Serving {
    * Runs a model by name: requests that wait at the same time share runs, across all threads of the
    * process.
    *
-   * @throws (rejects) as Model.run(); InvalidInputError for an unknown name
+   * @throws (rejects) as Model.run(); NotFoundError for an unknown name or version; TercelError UNAVAILABLE
+   *   while it is loaded or unloaded, UNIMPLEMENTED where it answers in parts; what an interceptor refuses with
    */
   infer(name: string, inputs: Inputs, options?: InferOptions): Promise<Record<string, Tensor>> {
-    const servable = this.catalog.find(name, options?.version);
-    if (servable) return servable.model.run(inputs, withDefaults(servable.config, options));
-    return Promise.reject(
-      new InvalidInputError(
-        `model "${name}"${options?.version ? ` version ${options.version}` : ''} does not exist`,
-      ),
-    );
+    return new LocalExchange(this.#context, options).infer(name, inputs) as Promise<
+      Record<string, Tensor>
+    >;
   }
 
   stats(): EngineStats {
-    return stats();
+    return { ...stats(), unmatched: Object.fromEntries(this.unmatched) };
   }
 
   /** Closes every model; what is in flight rejects with ClosedError. */
@@ -167,4 +203,39 @@ export class Engine implements Serving {
 /** An engine; see EngineOptions. `configure()` sets what the whole process shares. */
 export function createEngine(options?: EngineOptions): Engine {
   return new Engine(options);
+}
+
+function checkServable(servable: Servable): void {
+  const given = servable as Partial<Record<keyof Servable, unknown>>;
+  const wrong = (what: string): InvalidInputError => new InvalidInputError(`register: ${what}`);
+  if (typeof given !== 'object' || given === null) throw wrong('expected a servable');
+  for (const key of ['name', 'version'] as const) {
+    if (typeof given[key] !== 'string') throw wrong(`${key} must be a text`);
+  }
+  for (const key of ['inputs', 'outputs'] as const) {
+    if (!Array.isArray(given[key])) throw wrong(`${key} must be an array of {name, dtype, shape}`);
+  }
+  if (given.accepts !== 'raw' && given.accepts !== 'tensors') {
+    throw wrong("accepts: expected 'raw' or 'tensors'");
+  }
+  if (typeof given.start !== 'function') throw wrong('start must be a function');
+}
+
+function checkInterceptor(interceptor: Interceptor): void {
+  const given = interceptor as Partial<Record<keyof Interceptor, unknown>>;
+  if (typeof given !== 'object' || given === null || typeof given.name !== 'string') {
+    throw new InvalidInputError('use: expected an interceptor, with a name');
+  }
+  for (const key of ['enter', 'start', 'end'] as const) {
+    if (given[key] !== undefined && typeof given[key] !== 'function') {
+      throw new InvalidInputError(`use: "${given.name}": ${key} must be a function`);
+    }
+  }
+  for (const kind of interceptor.kinds ?? []) {
+    if (!KINDS.includes(kind)) {
+      throw new InvalidInputError(
+        `use: "${given.name}": kinds: expected ${KINDS.join(', ')}, got ${JSON.stringify(kind)}`,
+      );
+    }
+  }
 }

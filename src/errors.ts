@@ -1,6 +1,34 @@
-/** What went wrong, as a stable string; see the classes below. */
+/**
+ * What went wrong, as a stable string. The ones that have a class below come from the engine; the others say
+ * how a server refuses a request, and an interceptor may throw any: `new TercelError('DENIED', 'not you')`.
+ */
 export type ErrorCode =
-  'INVALID_INPUT' | 'MODEL' | 'OVERLOAD' | 'TIMEOUT' | 'CLOSED' | 'RUN' | 'ABORTED';
+  | 'INVALID_INPUT'
+  | 'NOT_FOUND'
+  | 'MODEL'
+  | 'OVERLOAD'
+  | 'TIMEOUT'
+  | 'CANCELLED'
+  | 'CLOSED'
+  | 'RUN'
+  /** Nobody said who is calling. */
+  | 'UNAUTHENTICATED'
+  /** The caller may not do that. */
+  | 'DENIED'
+  /** The path takes another verb. */
+  | 'METHOD_NOT_ALLOWED'
+  /** Something is under way that excludes it. */
+  | 'CONFLICT'
+  | 'TOO_LARGE'
+  | 'MEDIA_TYPE'
+  /** The caller's own quota is used up. */
+  | 'QUOTA'
+  /** The protocol cannot carry it, or the server does not do it. */
+  | 'UNIMPLEMENTED'
+  /** Not now: loading, draining. The same request may succeed later. */
+  | 'UNAVAILABLE'
+  /** Nothing that was foreseen. */
+  | 'INTERNAL';
 
 /** The base of every error that Tercel throws on purpose. */
 export class TercelError extends Error {
@@ -16,6 +44,13 @@ export class TercelError extends Error {
 export class InvalidInputError extends TercelError {
   constructor(message: string, options?: ErrorOptions) {
     super('INVALID_INPUT', message, options);
+  }
+}
+
+/** There is no model, or no version of it, by that name. */
+export class NotFoundError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('NOT_FOUND', message, options);
   }
 }
 
@@ -37,6 +72,13 @@ export class OverloadError extends TercelError {
 export class TimeoutError extends TercelError {
   constructor(message: string, options?: ErrorOptions) {
     super('TIMEOUT', message, options);
+  }
+}
+
+/** Whoever asked is gone, or took the request back. */
+export class CancelledError extends TercelError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('CANCELLED', message, options);
   }
 }
 
@@ -63,15 +105,17 @@ const byNativeCode: ((message: string) => TercelError)[] = [
   (message) => new TimeoutError(message),
   (message) => new ClosedError(message),
   (message) => new RunError(message),
-  (message) => new TercelError('ABORTED', message),
+  (message) => new CancelledError(message),
 ];
 
 for (const type of [
   TercelError,
   InvalidInputError,
+  NotFoundError,
   ModelError,
   OverloadError,
   TimeoutError,
+  CancelledError,
   ClosedError,
   RunError,
 ]) {

@@ -1,8 +1,7 @@
 export { Binding, type BindOptions, type BindShapes } from './runtime/binding.js';
 export { DeviceTensor } from './runtime/device-tensor.js';
 export { loadModel } from './catalog/loader.js';
-export { type OutputSelection } from './runtime/selection.js';
-export { Model, type Inputs } from './runtime/model.js';
+export { Model } from './runtime/model.js';
 export { type RunOptions, type RunSyncOptions } from './runtime/run-options.js';
 export { allocate } from './runtime/lease.js';
 export {
@@ -22,7 +21,13 @@ export {
   type Value,
 } from './tensor.js';
 export type { BatchingOptions, PadRule } from './types/batching.js';
-export type { DeviceCopies, DeviceStats, EngineStats, ModelStats } from './types/stats.js';
+export type {
+  DeviceCopies,
+  DeviceStats,
+  EngineStats,
+  ModelStats,
+  ProcessStats,
+} from './types/stats.js';
 export type { GpuOptions } from './types/gpu.js';
 export type { LogLevel, RuntimeOptions } from './types/runtime-options.js';
 export type { ModelOptions } from './types/model-options.js';
@@ -36,7 +41,24 @@ export {
   type EngineOptions,
   type InferOptions,
 } from './engine.js';
-export { type Servable } from './catalog/model-servable.js';
+export { ModelServable } from './catalog/model-servable.js';
+export type { Catalog, CatalogEntry, VersionState } from './catalog/catalog.js';
+export type {
+  Call,
+  Duration,
+  Inputs,
+  OutputSelection,
+  Reply,
+  RequestDefaults,
+  Running,
+  Servable,
+  ServableAbout,
+  ServableStats,
+  TensorInfo,
+  Values,
+} from './types/servable.js';
+export type { ExchangeInfo, Interceptor, Kind, Outcome } from './serving/interceptor.js';
+export type { Peer } from './serving/peer.js';
 export { Repository, type ControlMode, type RepositoryOptions } from './repository/repository.js';
 export { type IndexEntry } from './repository/records.js';
 export { type RepositoryEvent } from './repository/events.js';

@@ -1,6 +1,17 @@
-// The catalog: which servables there are, by name and version, and those on their way out.
+// The catalog: which servables there are, by name, version and label, those that are to come, and those on
+// their way out. It says when that changes.
 import { ClosedError, InvalidInputError } from '../errors.js';
-import type { Servable } from './model-servable.js';
+import type { Servable } from '../types/servable.js';
+import { closeServable } from './tally.js';
+
+/** What a version is doing. */
+export type VersionState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE';
+
+export interface CatalogEntry {
+  readonly name: string;
+  readonly version: string;
+  readonly state: VersionState;
+}
 
 interface Entry {
   readonly versions: Map<string, Servable>;
@@ -12,9 +23,12 @@ const VERSION = /^[1-9][0-9]*$/;
 
 export class Catalog {
   readonly #entries = new Map<string, Entry>();
+  /** Loads under way, by name. */
+  readonly #loading = new Map<string, string[]>();
   /** Old versions on their way out. */
   readonly #leaving = new Set<Servable>();
   readonly #draining = new Set<Promise<void>>();
+  readonly #listeners = new Set<() => void>();
   #closed = false;
 
   get closed(): boolean {
@@ -45,17 +59,37 @@ export class Catalog {
   }
 
   /**
+   * Notes that a version is being loaded; what is given says that the load is over, however it ended.
+   *
+   * @param version '' where none can be told yet
+   */
+  loading(name: string, version: string): () => void {
+    const versions = this.#loading.get(name) ?? [];
+    versions.push(version);
+    this.#loading.set(name, versions);
+    this.changed();
+    let over = false;
+    return () => {
+      if (over) return;
+      over = true;
+      versions.splice(versions.indexOf(version), 1);
+      if (versions.length === 0) this.#loading.delete(name);
+      this.changed();
+    };
+  }
+
+  /**
    * Serves a version, in place of the same one if that is there: requests that come from now on get it,
    * those that are under way end on the old one.
    *
    * @throws as check(); then the servable is closed
    */
-  add(servable: Servable, replace = true): Servable {
+  add<S extends Servable>(servable: S, replace = true): S {
     const { name, version } = servable;
     try {
       this.check(name, version, replace);
     } catch (error) {
-      void servable.model.close();
+      closeServable(servable, false).catch((cause: unknown) => reportClose(servable, cause));
       throw error;
     }
     let entry = this.#entries.get(name);
@@ -63,7 +97,10 @@ export class Catalog {
     const old = entry.versions.get(version);
     entry.versions.set(version, servable);
     this.#choose(entry);
-    if (old) void this.#drain(old);
+    if (old && old !== servable) {
+      this.#drain(old).catch((cause: unknown) => reportClose(old, cause));
+    }
+    this.changed();
     return servable;
   }
 
@@ -74,14 +111,13 @@ export class Catalog {
 
   #drain(servable: Servable): Promise<void> {
     this.#leaving.add(servable);
-    return this.#track(
-      servable.model.close({ drain: true }).finally(() => this.#leaving.delete(servable)),
-    );
-  }
-
-  #track(closed: Promise<void>): Promise<void> {
+    const closed = closeServable(servable, true).finally(() => {
+      this.#leaving.delete(servable);
+      this.#draining.delete(closed);
+      this.changed();
+    });
     this.#draining.add(closed);
-    return closed.finally(() => this.#draining.delete(closed));
+    return closed;
   }
 
   /**
@@ -97,7 +133,9 @@ export class Catalog {
     for (const servable of leaving) entry.versions.delete(servable.version);
     if (entry.versions.size === 0) this.#entries.delete(name);
     else this.#choose(entry);
-    await Promise.all(leaving.map((servable) => this.#drain(servable)));
+    const drained = Promise.all(leaving.map((servable) => this.#drain(servable)));
+    this.changed();
+    await drained;
     return true;
   }
 
@@ -120,8 +158,50 @@ export class Catalog {
   }
 
   #labelled(entry: Entry, label: string): Servable | undefined {
-    const version = entry.current?.config.labels[label];
+    const version = entry.current?.about?.labels?.[label];
     return version === undefined ? undefined : entry.versions.get(String(version));
+  }
+
+  /** What a name is doing, or one version of it. */
+  stateOf(name: string, version?: string): VersionState {
+    if (this.find(name, version)) return 'READY';
+    const loads = this.#loading.get(name) ?? [];
+    if (loads.some((each) => version === undefined || each === '' || each === version)) {
+      return 'LOADING';
+    }
+    for (const servable of this.#leaving) {
+      const isIt = version === undefined || servable.version === version;
+      if (servable.name === name && isIt) return 'UNLOADING';
+    }
+    return 'UNAVAILABLE';
+  }
+
+  /** Every version that is ready, to come, or on its way out. */
+  list(): CatalogEntry[] {
+    const entries = new Map<string, CatalogEntry>();
+    const put = (name: string, version: string, state: VersionState): void => {
+      const key = JSON.stringify([name, version]);
+      if (!entries.has(key)) entries.set(key, { name, version, state });
+    };
+    for (const name of this.#entries.keys()) {
+      for (const version of this.versions(name)) put(name, version, 'READY');
+    }
+    for (const [name, versions] of this.#loading) {
+      for (const version of versions) put(name, version, 'LOADING');
+    }
+    for (const { name, version } of this.#leaving) put(name, version, 'UNLOADING');
+    return [...entries.values()];
+  }
+
+  /** Calls when what is served, to come or on its way out has changed; what is given ends that. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Tells the listeners. @internal */
+  changed(): void {
+    for (const listener of [...this.#listeners]) listener();
   }
 
   /** Closes every servable; what is in flight fails with ClosedError. Nothing is added any more. */
@@ -130,7 +210,15 @@ export class Catalog {
     const servables = [...this.#entries.values()].flatMap(({ versions }) => [...versions.values()]);
     this.#entries.clear();
     // What drains is ended too: it may wait for ever.
-    const all = [...servables, ...this.#leaving].map(({ model }) => model.close());
-    await Promise.all([...all, ...this.#draining]);
+    const all = [...servables, ...this.#leaving].map((servable) => closeServable(servable, false));
+    this.changed();
+    const closed = await Promise.allSettled([...all, ...this.#draining]);
+    const failed = closed.find(({ status }) => status === 'rejected');
+    if (failed) throw (failed as PromiseRejectedResult).reason;
   }
+}
+
+/** That a servable which nobody waits for could not be closed: a program's own may throw. */
+function reportClose({ name, version }: Servable, cause: unknown): void {
+  console.error(`model "${name}" version ${version} could not be closed:`, cause);
 }

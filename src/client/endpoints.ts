@@ -1,6 +1,12 @@
 // The servers that a client may ask: keep-alive connections, failover, retries where they are safe.
 import { Pool, type Dispatcher } from 'undici';
-import { InvalidInputError, OverloadError, TercelError, TimeoutError } from '../errors.js';
+import {
+  InvalidInputError,
+  OverloadError,
+  TercelError,
+  TimeoutError,
+  type ErrorCode,
+} from '../errors.js';
 
 export interface EndpointOptions {
   /** For a request and its retries together, in milliseconds. Default 60,000. */
@@ -32,12 +38,19 @@ export interface Answered {
   body: Buffer;
 }
 
+const codes: Readonly<Record<number, ErrorCode>> = {
+  404: 'NOT_FOUND',
+  501: 'UNIMPLEMENTED',
+  503: 'OVERLOAD',
+  504: 'TIMEOUT',
+};
+
 /** A request that the server answered with an error. */
 export class ResponseError extends TercelError {
   readonly status: number;
 
   constructor(status: number, message: string) {
-    super(status === 503 ? 'OVERLOAD' : status < 500 ? 'INVALID_INPUT' : 'RUN', message);
+    super(codes[status] ?? (status < 500 ? 'INVALID_INPUT' : 'RUN'), message);
     this.status = status;
   }
 }

@@ -78,6 +78,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     ...(options.computeThreads && { computeThreads: options.computeThreads }),
   });
   const logging = new Logging();
+  if (options.verbose) logging.change({ log_verbose_level: 1 });
   const common = {
     logging,
     ...(options.adminToken !== undefined && { adminToken: options.adminToken }),
@@ -87,7 +88,6 @@ export async function serve(options: ServeOptions): Promise<void> {
   const app = createServer(engine, {
     ...common,
     bodyLimitBytes: options.bodyLimit,
-    ...(options.verbose && { logger: true }),
   });
   const grpc =
     options.grpcPort === false

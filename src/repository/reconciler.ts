@@ -5,7 +5,7 @@
 import path from 'node:path';
 import type { Catalog } from '../catalog/catalog.js';
 import type { ModelConfig } from '../catalog/model-config.js';
-import type { Servable, ServableLoader } from '../catalog/model-servable.js';
+import type { ModelServable, ServableLoader } from '../catalog/model-servable.js';
 import { hasEngines, keepsEngines, withoutTensorRt } from '../catalog/tensorrt-cache.js';
 import { InvalidInputError, ModelError } from '../errors.js';
 import type { ModelOptions } from '../types/model-options.js';
@@ -159,7 +159,8 @@ export class Reconciler {
     const start = performance.now();
     const served = catalog.find(name, version) !== undefined;
     if (!served) Object.assign(record, { state: 'LOADING', reason: '' });
-    let servable: Servable;
+    const loaded = catalog.loading(name, version);
+    let servable: ModelServable;
     let build: (() => void) | undefined;
     try {
       const options = loader.options(config);
@@ -169,7 +170,7 @@ export class Reconciler {
       await files.readClassNames(config);
       // A load asked for is a load, also where the file is the same.
       const generation = reconciling.anew ? this.#context.nextLoad() : 0;
-      const load = (options: ModelOptions): Promise<Servable> =>
+      const load = (options: ModelOptions): Promise<ModelServable> =>
         loader.load({ ...wanted, warmUp, generation }, options);
       servable = await load(isBuilding ? withoutTensorRt(options) : options);
       catalog.add(servable);
@@ -187,6 +188,8 @@ export class Reconciler {
         this.#fail(name, version, reason);
       }
       throw error;
+    } finally {
+      loaded();
     }
     Object.assign(record, { state: 'READY', reason: build ? BUILDING : '' });
     this.#context.emit({ kind: 'loaded', name, version, ms: performance.now() - start });
@@ -195,10 +198,10 @@ export class Reconciler {
 
   /** Loads a version with TensorRT while the one without serves, and puts it in its place. */
   #build(
-    serving: Servable,
+    serving: ModelServable,
     record: VersionRecord,
     options: ModelOptions,
-    load: (options: ModelOptions) => Promise<Servable>,
+    load: (options: ModelOptions) => Promise<ModelServable>,
   ): void {
     const context = this.#context;
     const { catalog } = context;
@@ -206,7 +209,7 @@ export class Reconciler {
     this.#builds.start(name, version, async (signal) => {
       const start = performance.now();
       context.emit({ kind: 'building', name, version });
-      let built: Servable | undefined;
+      let built: ModelServable | undefined;
       try {
         built = await load({ ...options, throttle: true, signal });
         const ready = built;
@@ -225,7 +228,7 @@ export class Reconciler {
         context.emit({ kind: 'failed', name, version, reason: record.reason });
       } finally {
         // It came too late.
-        await built?.model.close();
+        await built?.close();
       }
     });
   }

@@ -92,12 +92,19 @@ export class Repository {
       this.control !== 'explicit' || models.includes('*')
         ? [...new Set([...there, ...models.filter((name) => name !== '*')])]
         : models;
-    for (const name of names) {
-      // What serves nothing yet need not be spared.
-      const failure = await this.#change(name, () =>
-        this.#reconciler.tryApply(name, { throttle: false }),
-      );
-      if (failure && this.#options.strict) throw failure;
+    // Clients that are too early are told so.
+    const loads = names.map((name) => this.#catalog.loading(name, ''));
+    try {
+      for (const [i, name] of names.entries()) {
+        // What serves nothing yet need not be spared.
+        const failure = await this.#change(name, () =>
+          this.#reconciler.tryApply(name, { throttle: false }),
+        );
+        loads[i]!();
+        if (failure && this.#options.strict) throw failure;
+      }
+    } finally {
+      for (const over of loads) over();
     }
     this.#started = true;
     if (this.control === 'poll' && !this.#closed) this.#schedule();

@@ -65,13 +65,18 @@ export function holdFlags(): number {
   return FLAG_CONCURRENT | FLAG_HOLD;
 }
 
-/** Counts an inline run and resolves with its value, in the next turn when this one is spent. */
-export function settleInline<T>(value: T, runUs: number): Promise<T> {
+/** Counts an inline run. Whether its result may be told now: else in the next turn, this one is spent. */
+export function countInline(runUs: number): boolean {
   usedUs += runUs;
   if (!armed) {
     armed = true;
     setImmediate(onTurn);
   }
-  if (usedUs < BUDGET_US) return Promise.resolve(value);
+  return usedUs < BUDGET_US;
+}
+
+/** Counts an inline run and resolves with its value, in the next turn when this one is spent. */
+export function settleInline<T>(value: T, runUs: number): Promise<T> {
+  if (countInline(runUs)) return Promise.resolve(value);
   return new Promise((resolve) => setImmediate(resolve, value));
 }

@@ -1,5 +1,6 @@
 // Tensors <-> the addon: the JS side of the layout in native/addon/values.h.
 import { InvalidInputError } from '../errors.js';
+import { missingInput, unknownName } from '../names.js';
 import type { NativeType, NativeValue } from '../native.js';
 import {
   dtypeCodes,
@@ -28,7 +29,8 @@ import {
   NESTED,
   SEQUENCE,
 } from './layout.js';
-import { OutputSelector, unknownName, type OutputSelection, type Selection } from './selection.js';
+import type { OutputSelection } from '../types/servable.js';
+import { OutputSelector, type Selection } from './selection.js';
 
 const STRING_CODE = dtypeCodes.string;
 const FLOAT16_CODE = dtypeCodes.float16;
@@ -47,10 +49,6 @@ function describe(value: NativeValue): ValueMetadata {
     dtype: dtypeFromCode(inner.dtype) ?? (`onnx type ${inner.dtype}` as DType),
     shape: inner.shape,
   };
-}
-
-function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /** Reads and writes the calls of one model. */
@@ -85,9 +83,9 @@ export class Marshaller {
     return this.#selector.select(outputs);
   }
 
-  /** A selection of new tensors by name, to be kept by the caller. */
-  selectNames(outputs: readonly string[]): Selection {
-    return this.#selector.selectNames(outputs);
+  /** A selection of its own, to be kept by the caller. */
+  selectNew(outputs: OutputSelection): Selection {
+    return this.#selector.selectNew(outputs);
   }
 
   /** Writes a request into meta and its data into args. */
@@ -266,10 +264,7 @@ export class Marshaller {
 
   #missing(name: string, inputs: Readonly<Record<string, Value>>): InvalidInputError {
     this.#findUnknown(inputs);
-    return new InvalidInputError(
-      `input "${name}" is missing; the model takes ${plural(this.inputs.length, 'input')}: ` +
-        this.#inputNames.map((n) => `"${n}"`).join(', '),
-    );
+    return missingInput(name, this.#inputNames);
   }
 
   #findUnknown(inputs: Readonly<Record<string, Value>>): void {

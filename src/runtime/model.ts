@@ -1,12 +1,13 @@
 import { ClosedError } from '../errors.js';
-import { native, type NativeModel, type NativeSample } from '../native.js';
-import type { Tensor, Value } from '../tensor.js';
+import type { NativeModel, NativeSample } from '../native.js';
+import type { Tensor } from '../tensor.js';
+import type { Call, Inputs, OutputSelection, Reply, Running } from '../types/servable.js';
 import type { ModelOptions } from '../types/model-options.js';
 import type { ModelStats } from '../types/stats.js';
 import type { ValueMetadata } from '../types/value.js';
 import { Binding, type BindOptions, type BindShapes } from './binding.js';
-import { holdFlags, runFlags, settleInline } from './inline.js';
-import { startPolling, task, wait, type Waiter } from './mailbox.js';
+import { countInline, holdFlags, runFlags, settleInline } from './inline.js';
+import { startPolling, task, wait } from './mailbox.js';
 import {
   FLAG_MAY_RUN_INLINE,
   FLAG_RAW_BYTES,
@@ -16,7 +17,8 @@ import {
   meta,
 } from './layout.js';
 import { Marshaller } from './marshal.js';
-import { type Selection } from './selection.js';
+import { PendingRun, PromisedRun } from './pending-run.js';
+import type { Selection } from './selection.js';
 import { nativePolicy } from './scheduling.js';
 import {
   readFlags,
@@ -33,69 +35,6 @@ export interface WarmUpResult {
   /** Nanoseconds of the shortest run of each sample. */
   runNs: number[];
   rowsIndependent: boolean;
-}
-
-/** Inputs by name. Sequences are arrays of tensors; an optional input may be null or left out. */
-export type Inputs = Readonly<Record<string, Value>>;
-
-/** A promise's side of a run on a lane. */
-class PendingRun implements Waiter {
-  readonly #marshaller: Marshaller;
-  readonly #selection: Selection;
-  readonly #resolve: (value: Record<string, Tensor>) => void;
-  readonly #reject: (error: unknown) => void;
-  #signal: AbortSignal | undefined;
-  #onAbort: (() => void) | undefined;
-  readonly targets: unknown;
-  /** Keeps SharedArrayBuffers and leases alive that the run uses in place. */
-  readonly keep: readonly unknown[];
-
-  constructor(
-    marshaller: Marshaller,
-    selection: Selection,
-    keep: readonly unknown[],
-    resolve: (value: Record<string, Tensor>) => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#marshaller = marshaller;
-    this.#selection = selection;
-    this.#resolve = resolve;
-    this.#reject = reject;
-    this.keep = keep;
-    // Given tensors are read again when the run is over: float16 goes as its bits.
-    this.targets = selection.anyGiven ? givenData(selection, keep) : undefined;
-  }
-
-  listen(signal: AbortSignal, slot: number): void {
-    this.#signal = signal;
-    this.#onAbort = () => {
-      native.cancel(slot);
-      this.reject(signal.reason);
-    };
-    signal.addEventListener('abort', this.#onAbort, { once: true });
-  }
-
-  resolve(result: unknown): void {
-    const values = this.#marshaller.decode(result, this.#selection);
-    this.#end();
-    this.#resolve(values);
-  }
-
-  reject(error: unknown): void {
-    const signal = this.#signal;
-    this.#end();
-    this.#reject(signal?.aborted ? signal.reason : error);
-  }
-
-  #end(): void {
-    if (this.#signal) this.#signal.removeEventListener('abort', this.#onAbort!);
-  }
-}
-
-/** Given tensors' data, the last of a call's arguments, at the positions of their outputs. */
-function givenData(selection: Selection, args: readonly unknown[]): unknown[] {
-  let next = args.length - selection.given.filter(Boolean).length;
-  return selection.given.map((tensor) => (tensor ? args[next++] : undefined));
 }
 
 /** A loaded model. Made by loadModel(). */
@@ -176,7 +115,7 @@ export class Model {
       }
       const poll = meta[META_RUN_US] === 1;
       return new Promise<T>((resolve, reject) => {
-        const run = new PendingRun(
+        const run = new PromisedRun(
           marshaller,
           selection,
           marshaller.data(),
@@ -193,47 +132,41 @@ export class Model {
   }
 
   /**
-   * As run(), for a server: selected once, tensors' data as raw bytes at any address (Uint8Array), large
-   * results shared, and no promise.
+   * As run(), for a servable: selected once, and no promise. From a client, tensors' data may be raw bytes at
+   * any address (Uint8Array) and spans of JSON.
    *
    * @internal
-   * @returns what to cancel() it by; undefined when it is over already
+   * @returns what goes on; undefined when it is over already, and the reply was told
    * @throws what run() would reject with, when the request is refused
    */
-  start(
-    inputs: Inputs,
-    selection: Selection,
-    options: { priority: number; timeoutMs: number; concurrent: boolean },
-    done: (values: Record<string, Tensor>) => void,
-    failed: (error: unknown) => void,
-  ): number | undefined {
+  start(inputs: Inputs, selection: Selection, call: Call, reply: Reply): Running | undefined {
     const marshaller = this.#marshaller;
     marshaller.encode(inputs, selection);
-    const slot = writeRun(options.priority, options.timeoutMs);
+    const { deadlineAt } = call;
+    const timeoutMs = deadlineAt === Infinity ? 0 : Math.max(deadlineAt - performance.now(), 0.001);
+    const slot = writeRun(call.priority, timeoutMs);
     meta[META_FLAGS]! |=
-      FLAG_MAY_RUN_INLINE |
-      FLAG_RAW_BYTES |
-      FLAG_SHARE_RESULTS |
-      (options.concurrent ? holdFlags() : 0);
+      (call.from === 'client' ? FLAG_MAY_RUN_INLINE | FLAG_RAW_BYTES : runFlags()) |
+      (call.sharesResults ? FLAG_SHARE_RESULTS : 0) |
+      (call.concurrent ? holdFlags() : 0);
     const result = marshaller.call(this.#run);
     if (result !== true) {
-      done(marshaller.decode(result, selection));
+      const runUs = meta[META_RUN_US]!;
+      const values = marshaller.decode(result, selection);
+      if (call.from === 'client' || countInline(runUs)) reply.answer(values);
+      else setImmediate(() => reply.answer(values));
       return undefined;
     }
     const poll = meta[META_RUN_US] === 1;
-    wait(new PendingRun(marshaller, selection, marshaller.data(), done, failed));
+    const run = new PendingRun(marshaller, selection, marshaller.data(), reply, slot);
+    wait(run);
     if (poll) startPolling();
-    return slot;
+    return run;
   }
 
-  /** Which outputs start() shall compute. @internal */
-  select(outputs: readonly string[] | undefined): Selection {
-    return outputs ? this.#marshaller.selectNames(outputs) : this.#marshaller.all;
-  }
-
-  /** Ends what start() began; it fails with an error of its own. @internal */
-  cancel(slot: number): void {
-    native.cancel(slot);
+  /** Which outputs start() shall compute, to be kept. Throws InvalidInputError. @internal */
+  select(outputs: OutputSelection | undefined): Selection {
+    return outputs ? this.#marshaller.selectNew(outputs) : this.#marshaller.all;
   }
 
   /**

@@ -3,7 +3,7 @@ import { InvalidInputError } from '../errors.js';
 import { holdFlags } from './inline.js';
 import { nextSlot } from './mailbox.js';
 import { FLAG_SHARE_RESULTS, META_PRIORITY, META_SLOT, META_TIMEOUT_MS, meta } from './layout.js';
-import { type OutputSelection } from './selection.js';
+import type { OutputSelection } from '../types/servable.js';
 
 export interface RunSyncOptions {
   /**

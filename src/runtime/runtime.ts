@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { InvalidInputError, ModelError } from '../errors.js';
 import { native } from '../native.js';
-import type { EngineStats } from '../types/stats.js';
+import type { ProcessStats } from '../types/stats.js';
 import type { LogLevel, RuntimeOptions } from '../types/runtime-options.js';
 import type { ProviderDevice } from '../types/provider.js';
 
@@ -110,7 +110,7 @@ export function startRuntime(): void {
 }
 
 /** What the process holds and has done. Cheap enough to be scraped. */
-export function stats(): EngineStats {
+export function stats(): ProcessStats {
   return {
     library: null,
     arena: {

@@ -1,6 +1,8 @@
 // Which outputs a call asks for.
 import { InvalidInputError } from '../errors.js';
+import { unknownName } from '../names.js';
 import type { Tensor } from '../tensor.js';
+import type { OutputSelection } from '../types/servable.js';
 
 /** The outputs that a call asks for, and the tensors given for them. */
 export interface Selection {
@@ -8,20 +10,6 @@ export interface Selection {
   readonly given: readonly (Tensor | undefined)[];
   /** Whether any is given. */
   readonly anyGiven: boolean;
-}
-
-/** Which outputs to compute: their names, or a tensor (written in place) or null (made anew) for each. */
-export type OutputSelection = readonly string[] | Readonly<Record<string, Tensor | null>>;
-
-/** That there is no such name, and which there are. */
-export function unknownName(
-  role: string,
-  name: string,
-  known: readonly string[],
-): InvalidInputError {
-  return new InvalidInputError(
-    `${role} "${name}" does not exist; the model has ${known.map((n) => `"${n}"`).join(', ')}`,
-  );
 }
 
 /** Reads what callers say of a model's outputs. */
@@ -53,8 +41,8 @@ export class OutputSelector {
     return selection;
   }
 
-  /** A selection of new tensors by name, to be kept by the caller. */
-  selectNames(outputs: readonly string[]): Selection {
+  /** A selection of its own, to be kept by the caller. */
+  selectNew(outputs: OutputSelection): Selection {
     return this.#make(outputs);
   }
 

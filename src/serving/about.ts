@@ -1,43 +1,14 @@
 // What there is to say of what is served: servables by name, their descriptions and statistics.
-import type { Catalog } from '../catalog/catalog.js';
-import type { Servable } from '../catalog/model-servable.js';
-import { modelStatistics, type DescribedModel } from '../protocol/v2/describe.js';
+import { statsOf } from '../catalog/tally.js';
+import { modelStatistics } from '../protocol/v2/describe.js';
 import { version } from '../version.js';
-import { HttpError } from './errors.js';
+import { findServable } from './find.js';
+import type { Serving } from './serving.js';
 
 /** A model as a request names it. */
 export interface ModelParams {
   model: string;
   version?: string;
-}
-
-/** The servable that a request names. Throws HttpError (404). */
-export function find(catalog: Catalog, { model, version: wanted }: ModelParams): Servable {
-  const servable = catalog.find(model, wanted);
-  if (servable) return servable;
-  const versions = catalog.versions(model);
-  throw new HttpError(
-    404,
-    versions.length
-      ? `model "${model}" has no version ${wanted}; it has ${versions.join(', ')}`
-      : `model "${model}" does not exist`,
-  );
-}
-
-/** What the codecs want to know of a model. */
-export function describe({ name, version, model, config }: Servable): DescribedModel {
-  return {
-    name,
-    version,
-    inputs: model.inputs,
-    outputs: model.outputs,
-    stats: model.stats(),
-    file: config.file,
-    maxBatchSize: config.maxBatchSize,
-    versions: config.versions,
-    labels: config.labels,
-    providers: model.providers,
-  };
 }
 
 /** What the server can do besides the protocol's core. */
@@ -61,12 +32,20 @@ export function serverMetadata(sharedMemory: boolean): {
 }
 
 /** Statistics of all versions of a model, or of one; of all models where none is named. */
-export function statisticsOf(catalog: Catalog, params?: ModelParams): object {
-  const names = params ? [find(catalog, params).name] : catalog.names();
+export function statisticsOf(serving: Serving, params?: ModelParams): object {
+  const { catalog } = serving;
+  const names = params
+    ? [findServable(serving, params.model, params.version).name]
+    : catalog.names();
   const servables =
     params?.version !== undefined
-      ? [find(catalog, params)]
+      ? [findServable(serving, params.model, params.version)]
       : names.flatMap((name) => catalog.versions(name).map((v) => catalog.find(name, v)!));
-  // Kept by nobody else: the time of the last request is not worth a clock read for each.
-  return modelStatistics(servables.map((servable) => ({ ...describe(servable), lastMs: 0 })));
+  return modelStatistics(
+    servables.map((servable) => ({
+      name: servable.name,
+      version: servable.version,
+      stats: statsOf(servable),
+    })),
+  );
 }

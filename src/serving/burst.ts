@@ -1,7 +1,7 @@
 // Whether requests come in a burst, several in one turn of the event loop: they share batches on a lane, while
 // one alone is quickest inline.
 
-/** Requests of one server. */
+/** Requests of all servers of a thread. */
 export class Burst {
   #now = 0;
   #before = 0;

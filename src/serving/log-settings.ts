@@ -8,7 +8,7 @@ import {
 /** What is logged now: one for all the servers of a process that clients should see as one. */
 export class Logging {
   #settings = defaultLogSettings();
-  readonly #listeners: (() => void)[] = [];
+  readonly #listeners = new Set<() => void>();
 
   get settings(): Readonly<LogSettings> {
     return this.#settings;
@@ -25,7 +25,9 @@ export class Logging {
     for (const listener of this.#listeners) listener();
   }
 
-  onChange(listener: () => void): void {
-    this.#listeners.push(listener);
+  /** Calls after each change; what is given ends that. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 }

@@ -1,4 +1,5 @@
 // The models that paths of infer requests name.
+import { BoundedMap } from '../protocol/bounded-map.js';
 
 /** A model that a path names. */
 export interface Target {
@@ -19,7 +20,7 @@ function decode(text: string): string | undefined {
 
 /** Targets by path: clients ask for the same ones over and over. */
 export class Targets {
-  readonly #byPath = new Map<string, Target | null>();
+  readonly #byPath = new BoundedMap<Target | null>(MAX_TARGETS);
 
   /** What a path names; null where it is not one of infer requests. */
   of(path: string): Target | null {
@@ -30,7 +31,6 @@ export class Targets {
     const version = match?.[2] === undefined ? undefined : decode(match[2]);
     const isKnown = name && (match[2] === undefined || version !== undefined);
     const target = isKnown ? { name, version } : null;
-    if (this.#byPath.size >= MAX_TARGETS) this.#byPath.clear();
     this.#byPath.set(path, target);
     return target;
   }

@@ -31,6 +31,7 @@ import {
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { encodeModel, FLOAT } from '../../models/onnx.js';
+import { modelOf } from '../support/models.js';
 import { fakeCuda } from '../support/process.js';
 import { PATIENCE_MS, until } from '../support/wait.js';
 
@@ -250,13 +251,13 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
       await using engine = createEngine();
       await engine.loadRepository(models, { onEvent: (event) => events.push(event) });
       expect(kinds()).toEqual(['loaded', 'building']);
-      expect(engine.find('tiny')!.model.providers).toEqual(['cpu']);
+      expect(modelOf(engine, 'tiny').providers).toEqual(['cpu']);
       const providers = new Set<string>();
       const end = Date.now() + PATIENCE_MS;
       for (let more = 50; more > 0 && Date.now() < end;) {
         const together = Array.from({ length: 8 }, () => engine.infer('tiny', { x }));
         for (const { y } of await Promise.all(together)) expect(y!.shape).toEqual([1, 4]);
-        providers.add(engine.find('tiny')!.model.providers[0]!);
+        providers.add(modelOf(engine, 'tiny').providers[0]!);
         if (providers.size === 2) more--;
       }
       expect([...providers]).toEqual(['cpu', 'tensorrt']);
@@ -271,7 +272,7 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
         await engine.loadRepository(models, { onEvent: (event) => events.push(event) });
         await until(() => events.length >= expected.length);
         expect(kinds()).toEqual(expected);
-        expect(engine.find('tiny')!.model.providers).toEqual(['tensorrt', 'cpu']);
+        expect(modelOf(engine, 'tiny').providers).toEqual(['tensorrt', 'cpu']);
       }
     });
 
@@ -303,7 +304,7 @@ describe.skipIf(process.platform !== 'linux')("TensorRT's engines", () => {
         reason: 'serving without TensorRT while its engines are built',
       });
       await expect(repository.load('tiny', { config: '{"lanes": 0}' })).rejects.toThrow('lanes');
-      await until(() => engine.find('tiny')!.model.providers[0] === 'tensorrt');
+      await until(() => modelOf(engine, 'tiny').providers[0] === 'tensorrt');
       expect((await repository.index())[0]).toMatchObject({ state: 'READY', reason: '' });
     });
 

@@ -15,7 +15,7 @@ import { ProtoWriter } from '../../dist/protobuf.js';
 import { decodeGrpcPredict, encodeGrpcPredict, tensorProto } from '../../dist/protocol/tfs/grpc.js';
 import { decodeExamples } from '../../dist/protocol/tfs/examples.js';
 import { decodePredict, encodePredict } from '../../dist/protocol/tfs/rest.js';
-import { decodeGenerate } from '../../dist/protocol/v2/generate.js';
+import { generatePlan } from '../../dist/protocol/v2/generate.js';
 import {
   cutInferRequest,
   decodeGrpcInfer,
@@ -122,7 +122,7 @@ function infer(json, binary) {
   const plan = planOf(parsed, request);
   if (plan) sameTensors(request.inputs, read(plannedInputs(plan, carved, binary)));
   const outputs = Object.fromEntries(Object.entries(request.inputs));
-  encodeInferResponse(model, request, outputs);
+  encodeInferResponse(model, request, request.id ?? '', outputs);
 }
 
 const json = (value) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value));
@@ -261,7 +261,7 @@ const targets = {
     run(bytes) {
       const all = [
         () => infer(bytes, new Uint8Array(0)),
-        () => decodeGenerate(parseCarved(bytes).value, inputs),
+        () => generatePlan({}, bytes, inputs),
         () => decodeIndexRequest(parseCarved(bytes).value),
         () => decodeLoadRequest(parseCarved(bytes).value),
         () => changeLogSettings(defaultLogSettings(), parseCarved(bytes).value),
@@ -293,7 +293,7 @@ const targets = {
           const parsed = parseCarved(head);
           const request = decodeInferRequest(parsed, binary, regions);
           checkTensors(request.inputs, false);
-          encodeInferResponse(model, request, request.inputs);
+          encodeInferResponse(model, request, request.id ?? '', request.inputs);
           const plan = planOf(parsed, request);
           if (plan) checkTensors(plannedInputs(plan, carve(head), binary), true);
         },
@@ -352,7 +352,7 @@ const targets = {
     ],
     run(bytes) {
       const predict = (metadata) => () => {
-        const { inputs: tensors, byRows } = decodePredict(parseCarved(bytes, 'rows'), metadata);
+        const { inputs: tensors, byRows } = decodePredict(bytes, metadata);
         checkTensors(tensors, false);
         encodePredict(tensors, byRows);
         encodePredict(tensors, false);
@@ -361,8 +361,8 @@ const targets = {
         predict(x),
         predict(inputs),
         ...inputs.map((input) => predict([input])),
-        () => checkTensors(decodeExamples(parseCarved(bytes).value, x), false),
-        () => checkTensors(decodeExamples(parseCarved(bytes).value, inputs), false),
+        () => checkTensors(decodeExamples(bytes, x), false),
+        () => checkTensors(decodeExamples(bytes, inputs), false),
       ];
     },
   },

@@ -22,7 +22,7 @@ import {
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { benchModel } from '../../models/generate.js';
 import { encodeModel, FLOAT, floats } from '../../models/onnx.js';
-import { identity, slow } from '../support/models.js';
+import { identity, slow, modelOf, servedModel } from '../support/models.js';
 import { hasSharedModels, sharedModels } from '../support/shared.js';
 import { until } from '../support/wait.js';
 
@@ -87,7 +87,7 @@ describe('versions', () => {
     await open();
     expect(await answer('stable')).toBe(2);
     expect(await answer('canary')).toBe(10);
-    await expect(answer('beta')).rejects.toThrow('model "m" version beta does not exist');
+    await expect(answer('beta')).rejects.toThrow('model "m" has no version beta; it has 1, 2, 10');
   });
 });
 
@@ -222,7 +222,7 @@ describe('with control "explicit"', () => {
     write('m/1/model.onnx', plus(1));
     const repository = await open({ control: 'explicit', models: ['*'] });
     await repository.load('m', { config: '{"lanes": 3, "batching": {"maxBatch": 5}}' });
-    expect(engine.find('m')!.model.stats().batching.maxBatch).toBe(5);
+    expect(modelOf(engine, 'm').stats().batching.maxBatch).toBe(5);
     await repository.load('m', {
       config: '{"backend": "onnxruntime", "max_batch_size": 2, "version_policy": {"all": {}}}',
       files: new Map([
@@ -265,7 +265,7 @@ describe('a swap', () => {
       x: { dtype: 'float32', shape: [64, 64], data: new Float32Array(4096) },
       rounds: { dtype: 'int64', shape: [], data: new BigInt64Array([40_000n]) },
     } as unknown as Record<string, Tensor>;
-    const old = engine.find('m')!.model;
+    const old = modelOf(engine, 'm');
     const running = engine.infer('m', inputs);
     const queued = engine.infer('m', inputs);
     write('m/2/model.onnx', identity(FLOAT, ['n', 2]));
@@ -388,8 +388,8 @@ describe('one file under two names', () => {
     symlinkSync(path.join(folder, 'm', '1'), path.join(folder, 'n', '1'));
     write('n/model.json', '{"batching": {"maxBatch": 9}}');
     await open({ strict: true });
-    expect(engine.find('m')!.model.stats().batching.maxBatch).toBe(4);
-    expect(engine.find('n')!.model.stats().batching.maxBatch).toBe(9);
+    expect(modelOf(engine, 'm').stats().batching.maxBatch).toBe(4);
+    expect(modelOf(engine, 'n').stats().batching.maxBatch).toBe(9);
   });
 });
 
@@ -405,6 +405,6 @@ describe('createEngine', () => {
     expect(await engine.unload('m')).toBe(false);
     expect(() => createEngine({ threads: 1 } as object)).toThrow('option "threads" does not exist');
     await engine.load('tiny', benchModel('tiny'), { warmUp: [{ batch: 2 }, { batch: 4 }] });
-    expect(engine.find('tiny')!.since).toBeGreaterThan(0);
+    expect(servedModel(engine, 'tiny').since).toBeGreaterThan(0);
   });
 });

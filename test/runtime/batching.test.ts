@@ -7,7 +7,6 @@ import {
   InvalidInputError,
   loadModel,
   OverloadError,
-  RunError,
   stats,
   type Model,
   type Tensor,
@@ -110,11 +109,11 @@ describe('a batch', () => {
       'fulfilled',
       'fulfilled',
     ]);
-    expect((results[1] as PromiseRejectedResult).reason).toBeInstanceOf(RunError);
+    expect((results[1] as PromiseRejectedResult).reason).toBeInstanceOf(InvalidInputError);
     expect((results[2] as PromiseFulfilledResult<Record<string, Tensor>>).value['y']!.data[0]).toBe(
       2.5,
     );
-    expect(model.stats()).toMatchObject({ failed: 1, retriedBatches: 1 });
+    expect(model.stats()).toMatchObject({ failed: 0, invalid: 1, retriedBatches: 1 });
   });
 
   it('goes without those that were aborted', async () => {

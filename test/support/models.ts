@@ -1,4 +1,5 @@
-// Small models made for one question each.
+// Small models made for one question each, and the models that an engine serves.
+import { ModelServable, type Engine, type Model } from 'tercel';
 import {
   encodeModel,
   FLOAT,
@@ -164,4 +165,15 @@ export function reduce(): Uint8Array {
       { op: 'Tile', inputs: ['sums', 'repeats'], outputs: ['y'] },
     ],
   });
+}
+
+/** What an engine serves under a name, which is a model. */
+export function servedModel(engine: Engine, name: string): ModelServable {
+  const servable = engine.find(name);
+  if (servable instanceof ModelServable) return servable;
+  throw new Error(`no model "${name}" is served`);
+}
+
+export function modelOf(engine: Engine, name: string): Model {
+  return servedModel(engine, name).model;
 }

@@ -55,7 +55,7 @@ export async function stagesOf(
       const submitted = nowUs();
       const values = await promise;
       const answered = nowUs();
-      const { template, tensors } = encodeInferResponse(answering, request, values);
+      const { template, tensors } = encodeInferResponse(answering, request, '', values);
       printJson(template, tensors, false);
       times.parse.push(parsed - start);
       times.submit.push(submitted - parsed);

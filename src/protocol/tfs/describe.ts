@@ -3,7 +3,7 @@
 // Sources: TensorFlow Serving's "RESTful API" document, get_model_status.proto and
 // get_model_metadata.proto.
 import type { DType } from '../../tensor.js';
-import type { ValueMetadata } from '../../types/value.js';
+import type { TensorInfo } from '../../types/servable.js';
 import { SIGNATURE } from './rest.js';
 
 /** TensorFlow's DataType by name; numbers are those of tensorflow/core/framework/types.proto. */
@@ -58,7 +58,7 @@ export function versionStatuses(
     });
 }
 
-function tensorInfo({ name, dtype, shape }: ValueMetadata): object {
+function tensorInfo({ name, dtype, shape }: TensorInfo): object {
   return {
     name,
     dtype: tfTypes[dtype]?.[0] ?? 'DT_INVALID',
@@ -74,10 +74,10 @@ function tensorInfo({ name, dtype, shape }: ValueMetadata): object {
 
 /** The model's one signature. */
 export function signatureDefs(
-  inputs: readonly ValueMetadata[],
-  outputs: readonly ValueMetadata[],
+  inputs: readonly TensorInfo[],
+  outputs: readonly TensorInfo[],
 ): Record<string, object> {
-  const byName = (values: readonly ValueMetadata[]): object =>
+  const byName = (values: readonly TensorInfo[]): object =>
     Object.fromEntries(values.map((value) => [value.name, tensorInfo(value)]));
   return {
     [SIGNATURE]: {
@@ -92,8 +92,8 @@ export function signatureDefs(
 export function tfMetadata(
   name: string,
   version: string,
-  inputs: readonly ValueMetadata[],
-  outputs: readonly ValueMetadata[],
+  inputs: readonly TensorInfo[],
+  outputs: readonly TensorInfo[],
 ): object {
   return {
     model_spec: { name, signature_name: '', version },

@@ -2,16 +2,18 @@
 //
 // Sources: TensorFlow Serving's "RESTful API" document, classification.proto and regression.proto.
 import { InvalidInputError } from '../../errors.js';
+import { parseCarved } from '../../runtime/json-carve.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
-import type { ValueMetadata } from '../../types/value.js';
+import type { TensorInfo } from '../../types/servable.js';
 import { checkSignature, isBase64, isObject, Printer } from './rest.js';
 import { textOf, textOfBase64 } from '../v2/datatypes.js';
 
 /** The features of a classify or regress request, as the model's inputs. */
 export function decodeExamples(
-  json: unknown,
-  inputs: readonly ValueMetadata[],
+  text: Uint8Array,
+  inputs: readonly TensorInfo[],
 ): Record<string, Tensor> {
+  const json = parseCarved(text).value;
   if (!isObject(json)) throw new InvalidInputError('the request must be a JSON object');
   checkSignature(json['signature_name']);
   const { context = {}, examples } = json;
@@ -41,7 +43,7 @@ export function decodeExamples(
  */
 export function tensorsOfExamples(
   examples: readonly ReadonlyMap<string, readonly unknown[]>[],
-  inputs: readonly ValueMetadata[],
+  inputs: readonly TensorInfo[],
 ): Record<string, Tensor> {
   const tensors = Object.create(null) as Record<string, Tensor>;
   for (const { name, dtype, shape: declared } of inputs) {
@@ -74,7 +76,7 @@ export function tensorsOfExamples(
   return tensors;
 }
 
-function inputNamedIn(inputs: readonly ValueMetadata[], name: string, example: number): void {
+function inputNamedIn(inputs: readonly TensorInfo[], name: string, example: number): void {
   if (inputs.some((input) => input.name === name)) return;
   throw new InvalidInputError(
     `examples[${example}]: the model has no input "${name}"; it has ${inputs.map((i) => `"${i.name}"`).join(', ')}`,

@@ -1,6 +1,7 @@
 // TensorFlow Serving over gRPC: PredictRequest and PredictResponse, whose tensors are read and written
 // where the message has them. Field numbers: schema/tensorflow_serving.proto, schema/tensorflow.proto.
 import { InvalidInputError } from '../../errors.js';
+import { unknownName } from '../../names.js';
 import {
   bytesPerElement,
   countElements,
@@ -258,8 +259,10 @@ export function decodeGrpcPredict(
   const inputs = new Map<string, Tensor>();
   for (const [name, tensor] of tensors) {
     if (known && !known.some((input) => input.name === name)) {
-      throw new InvalidInputError(
-        `input "${name}" does not exist; the model has ${known.map((i) => `"${i.name}"`).join(', ')}`,
+      throw unknownName(
+        'input',
+        name,
+        known.map((input) => input.name),
       );
     }
     inputs.set(name, readTensor(tensor, `input "${name}"`, budget));

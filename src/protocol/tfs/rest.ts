@@ -3,6 +3,7 @@
 // Source: TensorFlow Serving's "RESTful API" document.
 import {
   carvedArray,
+  parseCarved,
   parseNumbers,
   shapeOf,
   type ArraySpan,
@@ -10,8 +11,9 @@ import {
 } from '../../runtime/json-carve.js';
 import { JsonPrinter, printJson } from '../../runtime/json-print.js';
 import { InvalidInputError } from '../../errors.js';
+import { unknownName } from '../../names.js';
 import { bytesPerElement, countElements, viewOf, type DType, type Tensor } from '../../tensor.js';
-import type { ValueMetadata } from '../../types/value.js';
+import type { TensorInfo } from '../../types/servable.js';
 import { textOfBase64 } from '../v2/datatypes.js';
 
 /** The one signature that an ONNX model has. */
@@ -177,15 +179,17 @@ function numbers(span: ArraySpan, dtype: Exclude<DType, 'string'>, where: string
   return { dtype, shape, data };
 }
 
-function inputNamed(inputs: readonly ValueMetadata[], name: string): ValueMetadata {
+function inputNamed(inputs: readonly TensorInfo[], name: string): TensorInfo {
   const input = inputs.find((each) => each.name === name);
   if (input) return input;
-  throw new InvalidInputError(
-    `input "${name}" does not exist; the model has ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
+  throw unknownName(
+    'input',
+    name,
+    inputs.map((input) => input.name),
   );
 }
 
-function onlyInput(inputs: readonly ValueMetadata[], what: string): ValueMetadata {
+function onlyInput(inputs: readonly TensorInfo[], what: string): TensorInfo {
   if (inputs.length === 1) return inputs[0]!;
   throw new InvalidInputError(
     `${what}: the model has ${inputs.length} inputs, so values must be given by name`,
@@ -198,7 +202,8 @@ function onlyInput(inputs: readonly ValueMetadata[], what: string): ValueMetadat
  * @param inputs the model's
  * @throws InvalidInputError naming the input and what was expected
  */
-export function decodePredict(json: CarvedJson, inputs: readonly ValueMetadata[]): PredictRequest {
+export function decodePredict(text: Uint8Array, inputs: readonly TensorInfo[]): PredictRequest {
+  const json = parseCarved(text, 'rows');
   const body = json.value;
   if (!isObject(body)) throw new InvalidInputError('the request must be a JSON object');
   checkSignature(body['signature_name']);

@@ -1,20 +1,15 @@
 // Triton's classification extension: an output's classes with the highest values.
 import { InvalidInputError } from '../../errors.js';
 import { bytesPerElement, type Tensor } from '../../tensor.js';
+import type { Servable, ServableAbout } from '../../types/servable.js';
 import { datatypeOf } from './datatypes.js';
 
 /** What the answer wants to know of the model. */
 export interface Answering {
   readonly name: string;
   readonly version: string;
-  readonly config?: {
-    readonly maxBatchSize: number;
-    /** Names of classes by output. */
-    readonly classNames: Readonly<Record<string, readonly string[]>>;
-  };
-  readonly model?: {
-    readonly outputs: readonly { name: string; shape: readonly (number | string)[] }[];
-  };
+  readonly outputs?: Servable['outputs'];
+  readonly about?: ServableAbout;
 }
 
 /**
@@ -33,13 +28,13 @@ export function classify(answering: Answering, name: string, tensor: Tensor, mos
     throw new InvalidInputError(`output "${name}": this Node has no FP16 for a classification`);
   }
   const numbers = data as ArrayLike<number | bigint>;
-  const declared = answering.model?.outputs.find((output) => output.name === name)?.shape[0];
+  const declared = answering.outputs?.find((output) => output.name === name)?.shape[0];
   const byRow =
-    shape.length > 1 && ((answering.config?.maxBatchSize ?? 0) > 0 || typeof declared === 'string');
+    shape.length > 1 && (typeof declared === 'string' || (answering.about?.maxBatchSize ?? 0) > 0);
   const rows = byRow ? shape[0]! : 1;
   const columns = rows === 0 ? 0 : numbers.length / rows;
   const classes = Math.min(most, columns);
-  const names = answering.config?.classNames[name];
+  const names = answering.about?.classNames?.[name];
   const isFloat = bytesPerElement(dtype) > 0 && dtype.startsWith('float');
   const out: string[] = [];
   for (let row = 0; row < rows; row++) {

@@ -3,6 +3,8 @@
 //
 // Source: Triton's "Generate Extension".
 import { InvalidInputError } from '../../errors.js';
+import { missingInput, unknownName } from '../../names.js';
+import { parseCarved } from '../../runtime/json-carve.js';
 import { JsonPrinter, printJson } from '../../runtime/json-print.js';
 import {
   bytesPerElement,
@@ -12,11 +14,13 @@ import {
   type Tensor,
   type Value,
 } from '../../tensor.js';
-import type { ValueMetadata } from '../../types/value.js';
+import type { TensorInfo } from '../../types/servable.js';
+import type { Decoding } from '../codec.js';
+import { planFor, type Plan } from '../plan.js';
 import { datatypeOf } from './datatypes.js';
 import { schedulingOf, type Parameters } from './parameters.js';
 
-export interface GenerateRequest {
+interface GenerateRequest {
   id?: string;
   inputs: Record<string, Tensor>;
   priority?: number;
@@ -24,7 +28,7 @@ export interface GenerateRequest {
 }
 
 /** A shape of one element, or of `count` along the last dimension. */
-function shapeFor({ name, shape }: ValueMetadata, count: number): number[] {
+function shapeFor({ name, shape }: TensorInfo, count: number): number[] {
   if (shape.length === 0) {
     if (count === 1) return [];
   } else {
@@ -79,7 +83,7 @@ function elements(dtype: DType, values: readonly unknown[], name: string): Tenso
  *
  * @throws InvalidInputError naming the input and what was expected
  */
-export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]): GenerateRequest {
+function decodeGenerate(json: unknown, inputs: readonly TensorInfo[]): GenerateRequest {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) {
     throw new InvalidInputError('the request must be a JSON object');
   }
@@ -90,15 +94,14 @@ export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]):
   if (id !== undefined && typeof id !== 'string') {
     throw new InvalidInputError('id must be a string');
   }
+  const names = inputs.map((input) => input.name);
   // A model may have inputs of these names itself.
   const all: Record<string, unknown> = { ...(parameters as Parameters), ...fields };
   const tensors = Object.create(null) as Record<string, Tensor>;
   for (const input of inputs) {
     if (!Object.hasOwn(all, input.name)) {
       if (input.kind === 'optional') continue;
-      throw new InvalidInputError(
-        `input "${input.name}" is missing; the model takes ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
-      );
+      throw missingInput(input.name, names);
     }
     const value = all[input.name];
     const values: unknown[] = Array.isArray(value) ? value : [value];
@@ -110,9 +113,7 @@ export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]):
   }
   const unknown = Object.keys(fields).find((name) => !Object.hasOwn(tensors, name));
   if (unknown !== undefined) {
-    throw new InvalidInputError(
-      `"${unknown}" is no input; the model takes ${inputs.map((i) => `"${i.name}"`).join(', ')}`,
-    );
+    throw unknownName('input', unknown, names);
   }
   return {
     ...(id !== undefined && { id }),
@@ -122,13 +123,29 @@ export function decodeGenerate(json: unknown, inputs: readonly ValueMetadata[]):
 }
 
 /**
+ * Reads a generate request: its plan and id go to `into`.
+ *
+ * @throws InvalidInputError as decodeGenerate(), and for JSON that does not parse
+ */
+export function generatePlan(
+  into: Decoding<Plan>,
+  json: Buffer,
+  inputs: readonly TensorInfo[],
+): Record<string, Tensor> {
+  const { id, inputs: tensors, ...scheduling } = decodeGenerate(parseCarved(json).value, inputs);
+  into.id = id ?? '';
+  into.plan = planFor(scheduling);
+  return tensors;
+}
+
+/**
  * A generate response: outputs beside the model's name and version; what is one element stands alone.
  *
  * @throws InvalidInputError for an output that JSON cannot say
  */
-export function encodeGenerate(
+export function printGenerate(
   model: { name: string; version: string },
-  id: string | undefined,
+  id: string,
   values: Readonly<Record<string, Value>>,
 ): Buffer {
   const printer = new JsonPrinter();
@@ -148,7 +165,7 @@ export function encodeGenerate(
     return [name, printer.place(`output "${name}"`)];
   });
   const template = printer.template({
-    ...(id !== undefined && { id }),
+    ...(id !== '' && { id }),
     model_name: model.name,
     model_version: model.version,
     ...Object.fromEntries(outputs),

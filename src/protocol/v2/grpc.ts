@@ -22,21 +22,24 @@ import {
 } from '../../protobuf.js';
 import {
   answerOutputs,
+  isSameOutput,
   requestedOutput,
   type InferRequest,
+  type PlannedOutput,
   type RequestedOutput,
 } from './request.js';
 import { elementsInSpan, spanOf, spanParameters, type Regions } from './spans.js';
 import { schedulingOf, type Parameters } from './parameters.js';
 import { type Answering } from './classification.js';
 import { bytesOf, datatypeOf, dtypeOfName, stringsFromBinary } from './datatypes.js';
+import { UNPREPARED, type Plan } from '../plan.js';
 
 /** A request as it came: the model that it names, and what it asks. */
 export interface GrpcInferRequest {
   model: string;
   /** Undefined: the newest. */
   version: string | undefined;
-  request: InferRequest;
+  readonly request: InferRequest;
   /** The client wants to be told that a response is the last of its request. */
   wantsFinal: boolean;
 }
@@ -107,7 +110,8 @@ function readInput(reader: ProtoReader): NamedInput {
 }
 
 /** What of a ModelInferRequest is the same in every request of a client that sends its tensors raw. */
-export interface GrpcPlan extends GrpcInferRequest {
+export interface GrpcPlan extends GrpcInferRequest, Plan {
+  readonly request: InferRequest;
   /** Inputs in the order of their raw contents. */
   readonly rawInputs: readonly {
     name: string;
@@ -115,7 +119,7 @@ export interface GrpcPlan extends GrpcInferRequest {
     shape: readonly number[];
   }[];
   /** How the last response began, and whose it was and of which shapes. */
-  response: { owner: object; shapes: readonly (readonly number[])[]; head: Buffer } | undefined;
+  response: { owner: object; outputs: readonly PlannedOutput[]; head: Buffer } | undefined;
 }
 
 /** A request, cut into what repeats and what does not. */
@@ -259,6 +263,7 @@ export function decodeGrpcInfer(message: Buffer, regions?: Regions): GrpcPlan {
   });
   const all = plain(parameters);
   return {
+    ...UNPREPARED,
     model,
     version: version === '' ? undefined : version,
     request: {
@@ -267,7 +272,6 @@ export function decodeGrpcInfer(message: Buffer, regions?: Regions): GrpcPlan {
       ...(outputs.length > 0 && { outputs }),
       binaryByDefault: true,
       ...schedulingOf(all),
-      ...(regions && { regions }),
     },
     wantsFinal: all['triton_enable_empty_final_response'] === true,
     // Only where every input is raw can another request be read by its head alone.
@@ -326,58 +330,71 @@ function responseHead(answering: Answering, outputs: ReturnType<typeof answerOut
   return writer.finish();
 }
 
-const FINAL = new ProtoWriter()
-  .message(
-    4,
-    new ProtoWriter()
-      .string(1, 'triton_final_response')
-      .message(2, new ProtoWriter().bool(1, true)),
-  )
-  .finish();
-
-function sameShapes(
-  shapes: readonly (readonly number[])[],
-  outputs: ReturnType<typeof answerOutputs>,
-): boolean {
-  return (
-    shapes.length === outputs.length &&
-    outputs.every(
-      ({ tensor: { shape } }, i) =>
-        shape.length === shapes[i]!.length && shape.every((dim, k) => dim === shapes[i]![k]),
-    )
-  );
+function finalResponse(isFinal: boolean): Buffer {
+  const parameter = new ProtoWriter().bool(1, isFinal);
+  const entry = new ProtoWriter().string(1, 'triton_final_response').message(2, parameter);
+  return new ProtoWriter().message(4, entry).finish();
 }
+
+const FINAL = finalResponse(true);
+const NOT_FINAL = finalResponse(false);
+
+/** The response that says that the parts were all, for who asked to be told; undefined for others. */
+export function encodeGrpcEnd(
+  { wantsFinal }: GrpcPlan,
+  { name, version }: Answering,
+  id: string,
+): Buffer | undefined {
+  if (!wantsFinal) return undefined;
+  const head = new ProtoWriter().string(1, name).string(2, version);
+  if (id !== '') head.string(3, id);
+  return Buffer.concat([head.finish(), FINAL]);
+}
+
+/** Where a response stands among those to one request. */
+export type ResponseEnd = 'only' | 'part' | 'last';
 
 /**
  * Writes a ModelInferResponse: tensors are copied into the message once.
  *
  * @param id of the request; '' for none
+ * @param end whether more responses to the request follow
  * @throws InvalidInputError for an output that the protocol cannot carry
  */
 export function encodeGrpcInfer(
   plan: GrpcPlan,
-  owner: Answering & object,
+  owner: Answering,
   id: string,
   values: Readonly<Record<string, Value>>,
+  end: ResponseEnd = 'only',
 ): Buffer {
   const outputs = answerOutputs(owner, plan.request, values);
   let head: Buffer;
   const known = plan.response;
-  if (known?.owner === owner && sameShapes(known.shapes, outputs)) {
+  const isKnown =
+    known?.owner === owner &&
+    known.outputs.length === outputs.length &&
+    outputs.every(({ name, tensor }, i) => isSameOutput(known.outputs[i]!, name, tensor));
+  if (isKnown) {
     head = known.head;
   } else {
     head = responseHead(owner, outputs);
     const repeats = outputs.every(({ tensor, span }) => !span && tensor.dtype !== 'string');
     if (repeats) {
-      const shapes = outputs.map(({ tensor }) => [...tensor.shape]);
-      plan.response = { owner, shapes, head };
+      const planned = outputs.map(({ name, tensor: { dtype, shape } }) => ({
+        name,
+        dtype,
+        shape: [...shape],
+      }));
+      plan.response = { owner, outputs: planned, head };
     }
   }
   const idBytes = id === '' ? NO_BYTES : Buffer.from(id, 'utf8');
   const raws = outputs.map(({ tensor, span }) => (span ? NO_BYTES : bytesOf(tensor)));
   // Raw contents are for each output, or for none.
   const anyRaw = outputs.some(({ span }) => !span);
-  let total = head.length + (plan.wantsFinal ? FINAL.length : 0);
+  const final = plan.wantsFinal ? (end === 'part' ? NOT_FINAL : FINAL) : NO_BYTES;
+  let total = head.length + final.length;
   if (idBytes.length > 0) total += 1 + varintBytes(idBytes.length) + idBytes.length;
   if (anyRaw) for (const raw of raws) total += 1 + varintBytes(raw.length) + raw.length;
   const out = Buffer.allocUnsafe(total);
@@ -389,10 +406,8 @@ export function encodeGrpcInfer(
     out.set(idBytes, at);
     at += idBytes.length;
   }
-  if (plan.wantsFinal) {
-    out.set(FINAL, at);
-    at += FINAL.length;
-  }
+  out.set(final, at);
+  at += final.length;
   if (anyRaw) {
     for (const raw of raws) {
       out[at++] = (6 << 3) | LENGTH;

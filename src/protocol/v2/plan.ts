@@ -5,8 +5,11 @@
 import { arrayAt, arrayIndex, type CarvedJson, type CarvedText } from '../../runtime/json-carve.js';
 import { printJson, type JsonTemplate } from '../../runtime/json-print.js';
 import type { DType, Tensor } from '../../tensor.js';
-import type { InferResponse } from './rest.js';
-import type { InferRequest } from './request.js';
+import type { Values } from '../../types/servable.js';
+import { UNPREPARED, type Plan } from '../plan.js';
+import type { Answering } from './classification.js';
+import { encodeInferResponse } from './rest.js';
+import { isSameOutput, type InferRequest, type PlannedOutput } from './request.js';
 
 interface PlannedInput {
   name: string;
@@ -18,32 +21,38 @@ interface PlannedInput {
   end: number;
 }
 
-export interface InferPlan {
-  /** The request without its data. */
+export interface InferPlan extends Plan {
+  /** The request without its data and its id. */
   readonly request: InferRequest;
   readonly inputs: readonly PlannedInput[];
   /** How the last response was made, and the shapes it is for. */
   response:
     | {
-        shapes: readonly (readonly number[])[];
+        outputs: readonly PlannedOutput[];
         owner: object;
         template: JsonTemplate;
+        /** Names of the outputs whose numbers are in the JSON, in its order. */
         printed: readonly string[];
       }
     | undefined;
 }
 
+function planWith(request: InferRequest, inputs: readonly PlannedInput[]): InferPlan {
+  const { id: _id, ...shape } = request;
+  return { ...UNPREPARED, request: { ...shape, inputs: {} }, inputs, response: undefined };
+}
+
 /** A plan for one request alone. */
 export function planOnce(request: InferRequest): InferPlan {
-  return { request: { ...request, inputs: {} }, inputs: [], response: undefined };
+  return planWith(request, []);
 }
 
 /**
- * The plan of a request that was decoded: any other with the same envelope and as many bytes behind it is
- * as good. Undefined when the JSON carries strings or an id of its own.
+ * The plan of a request that was decoded: any other with the same envelope and as many bytes after it is
+ * as good. Undefined when the JSON carries strings.
  */
 export function planOf({ value }: CarvedJson, request: InferRequest): InferPlan | undefined {
-  if (request.id !== undefined || Object.hasOwn(request.inputs, '__proto__')) return undefined;
+  if (Object.hasOwn(request.inputs, '__proto__')) return undefined;
   const listed = (
     value as { inputs: { name: string; data?: unknown; parameters?: Record<string, unknown> }[] }
   ).inputs;
@@ -66,7 +75,7 @@ export function planOf({ value }: CarvedJson, request: InferRequest): InferPlan 
     });
     at += bytes;
   }
-  return { request: { ...request, inputs: {} }, inputs, response: undefined };
+  return planWith(request, inputs);
 }
 
 /**
@@ -96,55 +105,59 @@ export interface PlannedResponse {
   readonly binary: readonly Uint8Array[];
 }
 
-function sameShapes(a: readonly (readonly number[])[], values: readonly Tensor[]): boolean {
-  return (
-    a.length === values.length &&
-    values.every(
-      ({ shape }, i) => shape.length === a[i]!.length && shape.every((dim, k) => dim === a[i]![k]),
-    )
-  );
-}
-
 /**
  * The whole response to a planned request.
  *
- * @param owner the model that answers: another one's response is not its own
- * @param encode makes the response for the outputs
+ * @param owner the servable that answers: another one's response is not its own
+ * @param id of the request; '' for none
  * @throws InvalidInputError for a number that JSON cannot say
  */
 export function plannedResponse(
   plan: InferPlan,
-  owner: object,
-  values: Readonly<Record<string, Tensor>>,
-  encode: () => InferResponse,
+  owner: Answering,
+  id: string,
+  values: Values,
 ): PlannedResponse {
-  const tensors = plan.request.outputs
-    ? plan.request.outputs.map(({ name }) => values[name]!)
-    : Object.values(values);
+  const names = plan.request.outputs?.map(({ name }) => name) ?? Object.keys(values);
   const { response } = plan;
-  if (response?.owner === owner && sameShapes(response.shapes, tensors)) {
+  if (
+    response?.owner === owner &&
+    response.outputs.length === names.length &&
+    response.outputs.every((output, i) => isSameOutput(output, names[i]!, values[names[i]!]))
+  ) {
     const { template, printed } = response;
-    const head = printJson(
-      template,
-      printed.map((name) => values[name]!),
-      false,
-    );
-    if (printed.length === tensors.length) return { head, binary: [] };
-    const names = plan.request.outputs?.map(({ name }) => name) ?? Object.keys(values);
+    const inJson = printed.map((name) => values[name] as Tensor);
+    const head = withId(id, printJson(template, inJson, false));
+    if (printed.length === names.length) return { head, binary: NO_PARTS };
     return {
       head,
       binary: names
         .filter((name) => !printed.includes(name))
         .map((name) => {
-          const view = values[name]!.data as Float32Array;
+          const view = (values[name] as Tensor).data as Float32Array;
           return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
         }),
     };
   }
-  const { binary, template, tensors: inJson, printed, repeats } = encode();
+  const encoded = encodeInferResponse(owner, plan.request, '', values);
+  const { binary, template, tensors: inJson, printed, repeats } = encoded;
+  const all = names.map((name) => values[name] as Tensor);
   // With strings in it, or with what is no tensor, it is not the same next time.
-  if (repeats && tensors.every((tensor) => ArrayBuffer.isView(tensor.data))) {
-    plan.response = { shapes: tensors.map(({ shape }) => [...shape]), owner, template, printed };
+  if (repeats && all.every((tensor) => ArrayBuffer.isView(tensor?.data))) {
+    const outputs = all.map(({ dtype, shape }, i) => ({
+      name: names[i]!,
+      dtype,
+      shape: [...shape],
+    }));
+    plan.response = { outputs, owner, template, printed };
   }
-  return { head: printJson(template, inJson, false), binary };
+  return { head: withId(id, printJson(template, inJson, false)), binary };
+}
+
+const NO_PARTS: readonly Uint8Array[] = [];
+
+/** A response's JSON with the request's id: it differs with every request, so no template has it. */
+function withId(id: string, head: Buffer): Buffer {
+  if (id === '') return head;
+  return Buffer.concat([Buffer.from(`{"id":${JSON.stringify(id)},`), head.subarray(1)]);
 }

@@ -4,7 +4,7 @@
 // Sources: the KServe project's "Open Inference Protocol (v2)"; Triton's "Binary Tensor Data",
 // "System Shared Memory" and "Classification" extension documents.
 import { InvalidInputError } from '../../errors.js';
-import { isTensor, type Tensor, type Value } from '../../tensor.js';
+import { isTensor, type DType, type Tensor, type Value } from '../../tensor.js';
 import { classify, type Answering } from './classification.js';
 import { bytesOf } from './datatypes.js';
 import type { Parameters } from './parameters.js';
@@ -30,8 +30,6 @@ export interface InferRequest {
   binaryByDefault: boolean;
   priority?: number;
   timeoutMs?: number;
-  /** Where spans lie; undefined on a server without shared memory. */
-  regions?: Regions | undefined;
 }
 
 /** An output that a request asks for, by its parameters. Throws InvalidInputError. */
@@ -69,13 +67,13 @@ export interface AnsweredOutput {
 }
 
 /**
- * The outputs of a run as the request wants them; those for shared memory are written there.
+ * The outputs of a run as the request wants them. Those with a span are in shared memory already.
  *
- * @throws InvalidInputError for an output that the protocol cannot carry, or a span that is too small
+ * @throws InvalidInputError for an output that the protocol cannot carry
  */
 export function answerOutputs(
   answering: Answering,
-  request: Pick<InferRequest, 'outputs' | 'binaryByDefault' | 'regions'>,
+  request: Pick<InferRequest, 'outputs' | 'binaryByDefault'>,
   values: Readonly<Record<string, Value>>,
 ): AnsweredOutput[] {
   const wanted: readonly RequestedOutput[] =
@@ -90,13 +88,29 @@ export function answerOutputs(
     }
     if (classes) return { name, tensor: classify(answering, name, value, classes), binary };
     if (!span) return { name, tensor: value, binary };
-    const bytes = bytesOf(value);
-    if (bytes.length > span.bytes) {
-      throw new InvalidInputError(
-        `output "${name}" has ${bytes.length} bytes, shared_memory_byte_size is ${span.bytes}`,
-      );
-    }
-    request.regions!({ ...span, bytes: bytes.length }).set(bytes);
-    return { name, tensor: value, binary, span: { ...span, bytes: bytes.length } };
+    return { name, tensor: value, binary, span: { ...span, bytes: bytesOf(value).length } };
   });
+}
+
+/** An output as the last response had it. */
+export interface PlannedOutput {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** Whether tensors are those that a response was made for: by name, type and shape, in the same order. */
+export function isSameOutput(
+  planned: PlannedOutput,
+  name: string,
+  value: Value | undefined,
+): boolean {
+  const { dtype, shape, data } = (value ?? {}) as Partial<Tensor>;
+  return (
+    name === planned.name &&
+    dtype === planned.dtype &&
+    shape!.length === planned.shape.length &&
+    shape!.every((dim, k) => dim === planned.shape[k]) &&
+    ArrayBuffer.isView(data)
+  );
 }

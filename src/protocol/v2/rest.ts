@@ -19,7 +19,7 @@ import {
   type Tensor,
   type Value,
 } from '../../tensor.js';
-import type { ValueMetadata } from '../../types/value.js';
+import type { TensorInfo } from '../../types/servable.js';
 import {
   answerOutputs,
   requestedOutput,
@@ -224,7 +224,6 @@ export function decodeInferRequest(
     ...(outputs && { outputs }),
     binaryByDefault,
     ...schedulingOf(parameters),
-    ...(regions && { regions }),
   };
 }
 
@@ -234,9 +233,9 @@ export function decodeInferRequest(
  *
  * @throws InvalidInputError when the model or the length does not allow it
  */
-export function decodeRawRequest(inputs: readonly ValueMetadata[], body: Uint8Array): InferRequest {
+export function decodeRawRequest(inputs: readonly TensorInfo[], body: Uint8Array): InferRequest {
   const input = inputs[0];
-  if (inputs.length !== 1 || !input || input.kind !== 'tensor') {
+  if (inputs.length !== 1 || !input || (input.kind ?? 'tensor') !== 'tensor') {
     throw new InvalidInputError(
       `a raw request needs a model with one input tensor; it has ${inputs.length} inputs`,
     );
@@ -295,11 +294,13 @@ function jsonData(name: string, tensor: Tensor, printer: JsonPrinter): unknown {
 /**
  * Writes an infer response.
  *
+ * @param id of the request; '' for none
  * @throws InvalidInputError for an output that the protocol or JSON cannot carry
  */
 export function encodeInferResponse(
   model: Answering,
-  request: InferRequest,
+  request: Pick<InferRequest, 'outputs' | 'binaryByDefault'>,
+  id: string,
   values: Readonly<Record<string, Value>>,
 ): InferResponse {
   const binary: Uint8Array[] = [];
@@ -320,9 +321,9 @@ export function encodeInferResponse(
     return { ...head, parameters: { binary_data_size: bytes.length } };
   });
   const template = printer.template({
+    ...(id !== '' && { id }),
     model_name: model.name,
     model_version: model.version,
-    ...(request.id !== undefined && { id: request.id }),
     outputs,
   });
   const tensors = printed.map((name) => values[name] as Tensor);

@@ -1,30 +1,30 @@
-// A gRPC server as such: addresses, limits, handlers, closing. What it serves is added to it.
-import type {
-  handleUnaryCall,
-  Server,
-  ServerUnaryCall,
-  UntypedServiceImplementation,
-} from '@grpc/grpc-js';
-import { isLoopback, mayControl, type ControlOptions } from '../../serving/access.js';
-import { grpcStatusFor } from '../../serving/errors.js';
-import { answerBelow, type UnaryMethod } from './unary.js';
+// A gRPC server as such: addresses, limits, closing. What it serves is added to it.
+import type { Server, ServerCredentials, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { ExchangeContext } from '../../serving/exchange.js';
+import { isLoopback } from '../../serving/peer.js';
+import type { CallHost } from './call-exchange.js';
 import { grpc, type ServiceDefinition } from './protos.js';
+import { answerBelow, type UnaryMethod } from './unary.js';
 
 /** Limit on a message, in bytes, both ways, where none is given. */
 export const DEFAULT_MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024;
 
 /** Listens nowhere at first; closing it leaves the engine open. Made by createGrpcServer() and others. */
-export class GrpcServer {
+export class GrpcServer implements CallHost {
   /** @internal */
   readonly transport: Server;
   readonly #addresses = new Set<string>();
+  /** What its calls pass. @internal */
+  readonly context: ExchangeContext;
+  readonly #onClosing: (() => void)[] = [];
   readonly #onClose: (() => void)[] = [];
   readonly #unary = new Map<string, UnaryMethod>();
   readonly #limitBytes: number;
   #open = true;
 
   /** @internal */
-  constructor(messageLimitBytes: number = DEFAULT_MESSAGE_LIMIT_BYTES) {
+  constructor(context: ExchangeContext, messageLimitBytes: number = DEFAULT_MESSAGE_LIMIT_BYTES) {
+    this.context = context;
     this.#limitBytes = messageLimitBytes;
     this.transport = new (grpc().Server)({
       'grpc.max_receive_message_length': messageLimitBytes,
@@ -48,7 +48,12 @@ export class GrpcServer {
     this.#unary.set(path, method);
   }
 
-  /** @internal */
+  /** When close() is called. @internal */
+  onClosing(callback: () => void): void {
+    this.#onClosing.push(callback);
+  }
+
+  /** When nothing is under way any more. @internal */
   onClose(callback: () => void): void {
     this.#onClose.push(callback);
   }
@@ -64,34 +69,40 @@ export class GrpcServer {
   }
 
   /**
-   * Throws for who may not control: for handlers().
-   *
-   * @internal
-   */
-  guard(options: ControlOptions): (call: ServerUnaryCall<Fields, object>) => void {
-    return (call) =>
-      mayControl(call.metadata.get('authorization')[0]?.toString(), this.isLoopback, options);
-  }
-
-  /**
    * Listens; more addresses may be added by calling it again.
    *
-   * @returns the port
+   * @param address a host and port, or the path of a Unix socket; `credentials` of grpc-js where the listener
+   *   is to be one of TLS
+   * @returns the port; 0 for a Unix socket
    * @throws (rejects) Error when the address cannot be had
    */
-  listen({ host = '127.0.0.1', port }: { host?: string; port: number }): Promise<number> {
-    const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-    this.#addresses.add(host === 'localhost' ? '127.0.0.1' : host);
+  listen({
+    host = '127.0.0.1',
+    port = 0,
+    path,
+    credentials = grpc().ServerCredentials.createInsecure(),
+  }: {
+    host?: string;
+    port?: number;
+    path?: string;
+    credentials?: ServerCredentials;
+  }): Promise<number> {
+    const address =
+      path !== undefined
+        ? `unix:${path}`
+        : host.includes(':')
+          ? `[${host}]:${port}`
+          : `${host}:${port}`;
+    this.#addresses.add(path !== undefined || host === 'localhost' ? '127.0.0.1' : host);
     return new Promise((resolve, reject) => {
-      const insecure = grpc().ServerCredentials.createInsecure();
-      this.transport.bindAsync(address, insecure, (error, bound) => {
+      this.transport.bindAsync(address, credentials, (error, bound) => {
         if (error) {
           const reason = error.message.replace(/^.*errors: \[(.*)\]$/, '$1');
           reject(new Error(`gRPC cannot listen at ${address}: ${reason}`, { cause: error }));
           return;
         }
-        answerBelow(this.transport, this.#unary, this.#limitBytes);
-        resolve(bound);
+        answerBelow(this, this.transport, this.#unary, this.#limitBytes);
+        resolve(path === undefined ? bound : 0);
       });
     });
   }
@@ -99,6 +110,7 @@ export class GrpcServer {
   /** Takes no more calls, and waits for those under way. */
   close(): Promise<void> {
     this.#open = false;
+    for (const callback of this.#onClosing) callback();
     return new Promise((resolve) => {
       this.transport.tryShutdown(() => {
         for (const callback of this.#onClose) callback();
@@ -106,58 +118,4 @@ export class GrpcServer {
       });
     });
   }
-}
-
-export type Fields = Record<string, unknown>;
-export type Method = (request: Fields) => object | Promise<object>;
-
-/** A call's answer or error, from what `work` gives or throws. */
-export function handler<Request, Response>(
-  work: (call: ServerUnaryCall<Request, Response>) => Response | Promise<Response>,
-): handleUnaryCall<unknown, unknown> {
-  const handle: handleUnaryCall<Request, Response> = (call, callback) => {
-    const answer = async (): Promise<Response> => work(call);
-    answer().then(
-      (response) => callback(null, response),
-      (error: unknown) => callback(grpcStatusFor(error)),
-    );
-  };
-  return handle as handleUnaryCall<unknown, unknown>;
-}
-
-/** Methods as handlers; `guard` throws for who may not call them. */
-export function handlers(
-  methods: Record<string, Method>,
-  guard?: (call: ServerUnaryCall<Fields, object>) => void,
-): UntypedServiceImplementation {
-  return Object.fromEntries(
-    Object.entries(methods).map(([name, method]) => [
-      name,
-      handler<Fields, object>((call) => {
-        guard?.(call);
-        return method(call.request);
-      }),
-    ]),
-  );
-}
-
-/** Aborts when the client gives up. */
-export function cancelledSignal(call: {
-  on(event: 'cancelled', listener: () => void): unknown;
-}): AbortSignal {
-  const controller = new AbortController();
-  call.on('cancelled', () => controller.abort(new Error('the client gave up')));
-  return controller.signal;
-}
-
-/** Milliseconds that a call may take; undefined: as long as it likes. */
-export function millisecondsLeft(call: { getDeadline(): Date | number }): number | undefined {
-  const deadline = deadlineOf(call);
-  return deadline === Infinity ? undefined : Math.max(deadline - Date.now(), 0.001);
-}
-
-/** In milliseconds since 1970; Infinity: none. */
-export function deadlineOf(call: { getDeadline(): Date | number }): number {
-  const deadline = call.getDeadline();
-  return typeof deadline === 'number' ? deadline : deadline.getTime();
 }

@@ -4,26 +4,24 @@
 //
 // Source: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import type { EventEmitter } from 'node:events';
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import type {
+  IncomingHttpHeaders,
+  OutgoingHttpHeaders,
+  ServerHttp2Session,
+  ServerHttp2Stream,
+} from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
-import { grpcStatusFor, HttpError } from '../../serving/errors.js';
+import { InvalidInputError, TercelError } from '../../errors.js';
+import type { GrpcCodec } from '../../protocol/v2/grpc-codec.js';
+import type { GrpcPlan } from '../../protocol/v2/grpc.js';
+import { grpcStatusFor } from '../../serving/errors.js';
+import { Exchange, NO_HEADERS } from '../../serving/exchange.js';
+import type { Peer } from '../../serving/peer.js';
+import type { Values } from '../../types/servable.js';
+import type { CallHost } from './call-exchange.js';
 
-/** Where a call's answer goes: one of the two is called, once. */
-export interface CallReply {
-  answer(response: Buffer): void;
-  fail(error: unknown): void;
-}
-
-/**
- * A method: starts, and says how to end what goes on; undefined when it is over already.
- *
- * @param deadline in milliseconds since 1970; Infinity: none
- */
-export type UnaryMethod = (
-  message: Buffer,
-  deadline: number,
-  reply: CallReply,
-) => (() => void) | undefined;
+/** A method that is answered here: how its messages are read and written. */
+export type UnaryMethod = GrpcCodec;
 
 const PREFIX_BYTES = 5;
 const LONG_BYTES = 64 * 1024;
@@ -46,11 +44,11 @@ const responseHeaders = {
 const withTrailers = { waitForTrailers: true };
 const okTrailers = { 'grpc-status': '0', 'grpc-message': 'OK' };
 
-/** When a call with the header must be over; undefined for a header that is none. */
+/** When a call with the header must be over, by performance.now(); undefined for a header that is none. */
 function deadlineOf(header: string | string[] | undefined): number | undefined {
   if (header === undefined) return Infinity;
   const match = typeof header === 'string' ? timeout.exec(header) : null;
-  return match ? Date.now() + Number(match[1]) * unitMs[match[2]!]! : undefined;
+  return match ? performance.now() + Number(match[1]) * unitMs[match[2]!]! : undefined;
 }
 
 function sendOkTrailers(this: ServerHttp2Stream): void {
@@ -59,32 +57,80 @@ function sendOkTrailers(this: ServerHttp2Stream): void {
 
 function ignore(): void {} // 'close' comes too
 
+const peer = Symbol('peer');
+type PeerSession = ServerHttp2Session & { [peer]?: Peer };
+
+/** Of a session: one for all of its calls. */
+function peerOf(session: PeerSession, host: CallHost): Peer {
+  return (session[peer] ??= {
+    address: session.socket.remoteAddress ?? '',
+    get loopback() {
+      return host.isLoopback;
+    },
+    tls: session.encrypted === true,
+    inProcess: false,
+  });
+}
+
+function headerValues(
+  headers: IncomingHttpHeaders,
+  names: readonly string[],
+): readonly (string | undefined)[] {
+  if (names.length === 0) return NO_HEADERS;
+  return names.map((name) => {
+    const value = headers[name];
+    return Array.isArray(value) ? value[0] : value;
+  });
+}
+
 /** One call on its stream. */
-class PlainCall implements CallReply {
+class PlainCall extends Exchange {
   readonly #stream: ServerHttp2Stream;
+  readonly #codec: GrpcCodec;
   readonly #limitBytes: number;
-  #over = false;
-  end: (() => void) | undefined;
+  readonly #path: string;
 
-  constructor(stream: ServerHttp2Stream, limitBytes: number) {
+  constructor(
+    host: CallHost,
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    codec: GrpcCodec,
+    limitBytes: number,
+  ) {
+    const names = host.context.front.hooks('infer').headerNames;
+    const peer = peerOf(stream.session as PeerSession, host);
+    super(host.context, 'infer', peer, headerValues(headers, names));
     this.#stream = stream;
+    this.#codec = codec;
     this.#limitBytes = limitBytes;
+    this.#path = headers[':path']!;
   }
 
-  get over(): boolean {
-    return this.#over;
+  get operation(): string {
+    return this.#path;
   }
 
-  answer(response: Buffer): void {
-    if (this.#over) return;
-    if (response.length > this.#limitBytes) {
-      this.fail(tooLarge('answer', response.length, this.#limitBytes));
-      return;
+  run(message: Buffer): void {
+    this.concurrent = this.context.serving.burst.count();
+    this.bytesIn = message.length;
+    try {
+      const inputs = this.#codec.read(this, message);
+      const { model, version } = this.plan as GrpcPlan;
+      this.begin(this.find(model, version), inputs);
+    } catch (error) {
+      this.fail(error);
     }
-    this.#over = true;
+  }
+
+  protected override write(values: Values): void {
+    const response = this.#codec.write(this.plan as GrpcPlan, this.servable!, this.id, values);
+    if (response.length > this.#limitBytes) {
+      throw tooLarge('answer', response.length, this.#limitBytes);
+    }
+    this.bytesOut = response.length;
     const stream = this.#stream;
     if (stream.destroyed || stream.closed) return;
-    stream.respond(responseHeaders, withTrailers);
+    stream.respond(withHeaders(this.responseHeaders), withTrailers);
     stream.on('wantTrailers', sendOkTrailers);
     // A second write costs more than copying what is small.
     const isLong = response.length >= LONG_BYTES;
@@ -100,14 +146,16 @@ class PlainCall implements CallReply {
     }
   }
 
-  fail(error: unknown): void {
-    if (this.#over) return;
-    this.#over = true;
+  protected override writeError(error: TercelError): void {
     const stream = this.#stream;
     if (stream.destroyed || stream.closed) return;
     const { code, details } = grpcStatusFor(error);
     stream.respond(
-      { ...responseHeaders, 'grpc-status': String(code), 'grpc-message': encodeURI(details) },
+      {
+        ...withHeaders(this.responseHeaders),
+        'grpc-status': String(code),
+        'grpc-message': encodeURI(details),
+      },
       { endStream: true },
     );
     // What is left of a message that was refused need not come. Node 22 resets a stream that is closed at
@@ -116,28 +164,37 @@ class PlainCall implements CallReply {
   }
 
   /** The stream is gone: what was not answered ends. */
-  readonly closed = (): void => {
-    if (this.#over) return;
-    this.#over = true;
-    this.end?.();
-  };
+  readonly closed = (): void => this.gone();
 }
 
-function take(
-  stream: ServerHttp2Stream,
-  method: UnaryMethod,
-  deadline: number,
-  limitBytes: number,
-): void {
-  const call = new PlainCall(stream, limitBytes);
+function withHeaders(more: readonly string[] | undefined): OutgoingHttpHeaders {
+  if (!more) return responseHeaders;
+  const headers: OutgoingHttpHeaders = { ...responseHeaders };
+  for (let i = 0; i < more.length; i += 2) {
+    const name = more[i]!.toLowerCase();
+    const before = headers[name];
+    headers[name] = before === undefined ? more[i + 1]! : [before, more[i + 1]!].flat().map(String);
+  }
+  return headers;
+}
+
+function take(call: PlainCall, stream: ServerHttp2Stream, limitBytes: number): void {
+  stream.on('error', ignore);
+  stream.on('close', call.closed);
+  const waiting = call.enter();
+  if (!waiting) readMessage(call, stream, limitBytes);
+  // Until then the window of the stream bounds what the client may send.
+  else void waiting.then(() => readMessage(call, stream, limitBytes));
+}
+
+function readMessage(call: PlainCall, stream: ServerHttp2Stream, limitBytes: number): void {
+  if (call.settled) return;
   // What has come, and nothing reserved for what is only announced.
   const chunks: Buffer[] = [];
   let filled = 0;
   let announced = -1;
-  stream.on('error', ignore);
-  stream.on('close', call.closed);
   stream.on('data', (chunk: Buffer) => {
-    if (call.over) return;
+    if (call.settled) return;
     chunks.push(chunk);
     filled += chunk.length;
     if (announced < 0 && filled >= PREFIX_BYTES) announced = prefixOf(chunks).readUInt32BE(1);
@@ -145,19 +202,17 @@ function take(
     if (bytes > limitBytes) call.fail(tooLarge('message', bytes, limitBytes));
   });
   stream.on('end', () => {
-    if (call.over) return;
-    try {
-      const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, filled);
-      if (filled < PREFIX_BYTES || body[0] !== 0) {
-        throw new HttpError(400, 'the call has no message that is not compressed');
-      }
-      if (filled !== PREFIX_BYTES + announced) {
-        const came = filled - PREFIX_BYTES;
-        throw new HttpError(400, `the message has ${came} bytes, its prefix says ${announced}`);
-      }
-      call.end = method(body.subarray(PREFIX_BYTES), deadline, call);
-    } catch (error) {
-      call.fail(error);
+    if (call.settled) return;
+    const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, filled);
+    if (filled < PREFIX_BYTES || body[0] !== 0) {
+      call.fail(new InvalidInputError('the call has no message that is not compressed'));
+    } else if (filled !== PREFIX_BYTES + announced) {
+      const came = filled - PREFIX_BYTES;
+      call.fail(
+        new InvalidInputError(`the message has ${came} bytes, its prefix says ${announced}`),
+      );
+    } else {
+      call.run(body.subarray(PREFIX_BYTES));
     }
   });
 }
@@ -167,8 +222,8 @@ function prefixOf(chunks: readonly Buffer[]): Buffer {
   return chunks[0]!.length >= PREFIX_BYTES ? chunks[0]! : Buffer.concat(chunks);
 }
 
-function tooLarge(what: string, bytes: number, limitBytes: number): HttpError {
-  return new HttpError(413, `the ${what} has ${bytes} bytes, the limit is ${limitBytes}`);
+function tooLarge(what: string, bytes: number, limitBytes: number): TercelError {
+  return new TercelError('TOO_LARGE', `the ${what} has ${bytes} bytes, the limit is ${limitBytes}`);
 }
 
 /**
@@ -178,6 +233,7 @@ function tooLarge(what: string, bytes: number, limitBytes: number): HttpError {
  * @param methods by path
  */
 export function answerBelow(
+  host: CallHost,
   transport: Server,
   methods: ReadonlyMap<string, UnaryMethod>,
   limitBytes: number,
@@ -199,8 +255,13 @@ export function answerBelow(
         headers[':method'] === 'POST' &&
         plainType.test(headers['content-type'] ?? '') &&
         (headers['grpc-encoding'] ?? 'identity') === 'identity';
-      if (isPlain) take(stream, method!, deadline, limitBytes);
-      else theirs(stream, headers);
+      if (!isPlain) {
+        theirs(stream, headers);
+        return;
+      }
+      const call = new PlainCall(host, stream, headers, method!, limitBytes);
+      call.deadlineAt = deadline;
+      take(call, stream, limitBytes);
     });
   }
 }

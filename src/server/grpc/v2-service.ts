@@ -1,30 +1,24 @@
 // The gRPC server of the v2 protocol: one handler a method, no logic of its own.
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
-import { InvalidInputError } from '../../errors.js';
 import { loadParameters } from '../../protocol/v2/control.js';
 import { modelConfiguration, modelMetadata } from '../../protocol/v2/describe.js';
-import { NO_SHARED_MEMORY, type RegionSpan } from '../../protocol/v2/spans.js';
-import type { SharedMemory } from '../../runtime/shared-memory.js';
-import { describe, find, serverMetadata, statisticsOf } from '../../serving/about.js';
-import { checkControl, type ControlOptions } from '../../serving/access.js';
-import { Burst } from '../../serving/burst.js';
+import { GrpcCodec } from '../../protocol/v2/grpc-codec.js';
+import type { GrpcPlan } from '../../protocol/v2/grpc.js';
+import { serverMetadata, statisticsOf } from '../../serving/about.js';
 import { explicitRepository, indexOf } from '../../serving/control.js';
-import { Logging } from '../../serving/log-settings.js';
-import { findRegions, sharedMemoryOf } from '../../serving/regions.js';
+import { contextOf, type ServerBasics } from '../../serving/context.js';
+import type { Logging } from '../../serving/log-settings.js';
+import type { SharedRegions } from '../../serving/regions.js';
 import type { Serving } from '../../serving/serving.js';
+import { handler, handlers, type Fields, type Method } from './call-exchange.js';
 import { addHealth, HEALTH } from './health.js';
 import { streamInfer, type InferStream } from './infer-stream.js';
-import { GrpcInfer } from './infer.js';
 import { addReflection, inBytes, loadPackage, serviceOf } from './protos.js';
-import { GrpcServer, handlers, type Fields, type Method } from './server.js';
+import { GrpcServer } from './server.js';
 
-export interface GrpcServerOptions extends ControlOptions {
+export interface GrpcServerOptions extends ServerBasics {
   /** Limit on a message, in bytes, both ways. Default 64 MiB. */
   messageLimitBytes?: number;
-  /** As ServerOptions has it. */
-  allowSharedMemory?: boolean | SharedMemory;
-  /** As ServerOptions has it. */
-  logging?: Logging;
 }
 
 const INFERENCE = 'inference.GRPCInferenceService';
@@ -36,54 +30,68 @@ const INFERENCE = 'inference.GRPCInferenceService';
  * @throws InvalidInputError for an empty adminToken
  */
 export function createGrpcServer(serving: Serving, options: GrpcServerOptions = {}): GrpcServer {
-  checkControl(options);
-  const server = new GrpcServer(options.messageLimitBytes);
-  const memory = sharedMemoryOf(options.allowSharedMemory);
-  if (options.allowSharedMemory === true) server.onClose(() => memory?.unregister());
+  const { context, regions, logging, close } = contextOf(serving, options);
+  const server = new GrpcServer(context, options.messageLimitBytes);
+  server.onClose(close);
   const definition = loadPackage('inference.proto', 'health.proto');
-  const regions = memory && ((span: RegionSpan) => memory.span(span));
-  const infer = new GrpcInfer(serving.catalog, new Burst(), regions);
+  const codec = new GrpcCodec(regions.spans);
   // Tensors are read and written where they are.
   server.add(inBytes(serviceOf(definition, INFERENCE), 'ModelInfer', 'ModelStreamInfer'), {
-    ...handlers(modelMethods(serving, memory !== undefined)),
-    ...handlers(
-      controlMethods(serving, memory, options.logging ?? new Logging()),
-      server.guard(options),
-    ),
-    ModelInfer: infer.unary,
+    ...handlers(server, 'health', healthMethods(serving)),
+    ...handlers(server, 'describe', modelMethods(serving, regions.allowed)),
+    ...handlers(server, 'control', {
+      ...controlMethods(serving, logging),
+      ...regionMethods(regions),
+    }),
+    // Where the call is not plain: see unary.ts.
+    ModelInfer: handler<Buffer, Buffer>(server, 'infer', async (message, exchange) => {
+      exchange.concurrent = serving.burst.count();
+      exchange.bytesIn = message.length;
+      const inputs = codec.read(exchange, message);
+      const plan = exchange.plan as GrpcPlan;
+      const servable = exchange.find(plan.model, plan.version);
+      const values = await exchange.values(servable, inputs);
+      const response = codec.write(plan, servable, exchange.id, values);
+      exchange.bytesOut = response.length;
+      return response;
+    }),
     ModelStreamInfer: ((call: InferStream) =>
-      streamInfer(infer, call)) as UntypedServiceImplementation[string],
+      streamInfer(server, codec, call)) as UntypedServiceImplementation[string],
   });
-  server.addUnary(`/${INFERENCE}/ModelInfer`, infer.below);
-  addHealth(server, serviceOf(definition, HEALTH), serving, [INFERENCE]);
+  server.addUnary(`/${INFERENCE}/ModelInfer`, codec);
+  addHealth(server, serviceOf(definition, HEALTH), [INFERENCE]);
   addReflection(server.transport, definition);
   return server;
 }
 
-function modelOf(request: Fields): { model: string; version?: string } {
+function modelOf(request: Fields): [model: string, version?: string] {
   const { name, version } = request as { name: string; version: string };
-  return version === '' ? { model: name } : { model: name, version };
+  return version === '' ? [name] : [name, version];
 }
 
-function modelMethods(serving: Serving, sharedMemory: boolean): Record<string, Method> {
-  const { catalog } = serving;
+function healthMethods(serving: Serving): Record<string, Method> {
   return {
     ServerLive: () => ({ live: true }),
     ServerReady: () => ({ ready: serving.ready }),
-    ModelReady: (request) => {
-      const { model, version } = modelOf(request);
-      return { ready: catalog.find(model, version) !== undefined };
-    },
+    ModelReady: (request) => ({ ready: serving.catalog.find(...modelOf(request)) !== undefined }),
+  };
+}
+
+function modelMethods(serving: Serving, sharedMemory: boolean): Record<string, Method> {
+  return {
     ServerMetadata: () => serverMetadata(sharedMemory),
-    ModelMetadata: (request) => {
-      const { name, model } = find(catalog, modelOf(request));
-      return modelMetadata(name, catalog.versions(name), model.inputs, model.outputs);
+    ModelMetadata: (request, exchange) => {
+      const servable = exchange.find(...modelOf(request));
+      return modelMetadata(servable, serving.catalog.versions(servable.name));
     },
-    ModelConfig: (request) => ({
-      config: modelConfiguration(describe(find(catalog, modelOf(request)))),
+    ModelConfig: (request, exchange) => ({
+      config: modelConfiguration(exchange.find(...modelOf(request))),
     }),
-    ModelStatistics: (request) =>
-      statisticsOf(catalog, request['name'] === '' ? undefined : modelOf(request)),
+    ModelStatistics: (request) => {
+      const [model, version] = modelOf(request);
+      if (model === '') return statisticsOf(serving);
+      return statisticsOf(serving, { model, ...(version !== undefined && { version }) });
+    },
   };
 }
 
@@ -93,15 +101,7 @@ function chosen(value: unknown): unknown {
   return choice === undefined ? undefined : rest[choice];
 }
 
-function controlMethods(
-  serving: Serving,
-  memory: SharedMemory | undefined,
-  logging: Logging,
-): Record<string, Method> {
-  const allowed = (): SharedMemory => {
-    if (memory) return memory;
-    throw new InvalidInputError(NO_SHARED_MEMORY);
-  };
+function controlMethods(serving: Serving, logging: Logging): Record<string, Method> {
   return {
     RepositoryIndex: async ({ ready }) => ({ models: await indexOf(serving, ready === true) }),
     RepositoryModelLoad: async (request) => {
@@ -115,27 +115,6 @@ function controlMethods(
     },
     RepositoryModelUnload: async (request) => {
       await explicitRepository(serving).unload(String(request['model_name']));
-      return {};
-    },
-    SystemSharedMemoryStatus: ({ name }) => ({
-      regions: Object.fromEntries(
-        findRegions(allowed(), name === '' ? undefined : String(name)).map((region) => [
-          region.name,
-          { name: region.name, key: region.key, offset: region.offset, byte_size: region.bytes },
-        ]),
-      ),
-    }),
-    SystemSharedMemoryRegister: ({ name, key, offset, byte_size: bytes }) => {
-      allowed().register({
-        name: String(name),
-        key: String(key),
-        offset: offset as number,
-        bytes: bytes as number,
-      });
-      return {};
-    },
-    SystemSharedMemoryUnregister: ({ name }) => {
-      allowed().unregister(name === '' ? undefined : String(name));
       return {};
     },
     LogSettings: ({ settings }) => {
@@ -153,6 +132,32 @@ function controlMethods(
             : { string_param: value },
       ]);
       return { settings: Object.fromEntries(answer) as Fields };
+    },
+  };
+}
+
+function regionMethods(regions: SharedRegions): Record<string, Method> {
+  const named = (name: unknown): string | undefined => (name === '' ? undefined : String(name));
+  return {
+    SystemSharedMemoryStatus: ({ name }) => ({
+      regions: Object.fromEntries(
+        regions
+          .find(named(name))
+          .map(({ name, key, offset, bytes }) => [name, { name, key, offset, byte_size: bytes }]),
+      ),
+    }),
+    SystemSharedMemoryRegister: ({ name, key, offset, byte_size: bytes }) => {
+      regions.register({
+        name: String(name),
+        key: String(key),
+        offset: offset as number,
+        bytes: bytes as number,
+      });
+      return {};
+    },
+    SystemSharedMemoryUnregister: ({ name }) => {
+      regions.unregister(named(name));
+      return {};
     },
   };
 }

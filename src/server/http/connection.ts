@@ -1,36 +1,39 @@
 // A connection of the wire: infer requests in, answers out.
-import { STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
-import type { PlannedResponse } from '../../protocol/v2/plan.js';
+import type { RestCodec } from '../../protocol/v2/rest-codec.js';
 import type { LeasePool } from '../../runtime/lease.js';
-import { answerFor } from '../../serving/errors.js';
-import { cancel, type Reply, type Running } from '../../serving/exchange.js';
-import type { Target } from '../../serving/targets.js';
-import { HEADER_LENGTH, type RequestHead } from './request-head.js';
+import type { ExchangeContext } from '../../serving/exchange.js';
+import type { Peer } from '../../serving/peer.js';
+import { headOf, JOIN_UP_TO_BYTES, type HttpAnswer } from './answer.js';
+import { Body } from './body.js';
+import { SocketPeer } from './socket-peer.js';
 import { readInto, scratch, type Reader } from './socket-reads.js';
-import { WireBody } from './wire-body.js';
-
-/** Longer answers go to the socket piece by piece instead of being joined first. */
-const JOIN_UP_TO_BYTES = 64 * 1024;
+import { WireExchange, type RoutedHead } from './wire-exchange.js';
 
 const END_OF_HEAD = Buffer.from('\r\n\r\n');
-
-/** A request's head, and the model that it asks. */
-export interface RoutedHead {
-  readonly head: RequestHead;
-  readonly target: Target;
-}
+/** How long a refused client may go on sending. */
+const LINGER_MS = 1000;
 
 /** What connections need of the wire that they are on. */
 export interface ConnectionHost {
+  readonly context: ExchangeContext;
+  readonly codec: RestCodec;
   /** Sweeps so far: a clock that costs nothing to read. */
   readonly now: number;
   /** Ends connections after their next answer. */
   readonly closing: boolean;
   readonly leases: LeasePool;
+  readonly maxBodyBytes: number;
+  /** Whether this machine alone reaches the listener. */
+  isLoopback(): boolean;
   /** What a head asks for; undefined when that is not for the wire. */
   route(head: string): RoutedHead | undefined;
-  start(target: Target, json: Buffer, binary: Uint8Array, reply: Reply): Running | undefined;
+  /** Whether heads that were routed still are. */
+  routes(routed: RoutedHead): boolean;
+  /** Counts a request. */
+  began(): void;
+  /** Whether others come with a request that starts. */
+  count(): boolean;
   /** The headers that let a connection live on, and the end of the head. */
   keepAlive(): string;
   /** Gives the socket to Node's HTTP server. */
@@ -38,28 +41,38 @@ export interface ConnectionHost {
   forget(connection: Connection): void;
 }
 
-let dateText = '';
+const CLOSES = 'Connection: close\r\n\r\n';
 
-/** The Date header's value, renewed every second. */
-function date(): string {
-  if (dateText === '') {
+/** What the headers of this second end with, by what they say of the connection. */
+const ends = new Map<string, string>();
+
+/** The Date header, renewed every second, and what follows it. */
+function endOfHead(connection: string): string {
+  let end = ends.get(connection);
+  if (end === undefined) {
     const now = new Date();
-    dateText = now.toUTCString();
-    setTimeout(() => (dateText = ''), 1000 - now.getMilliseconds()).unref();
+    end = `Date: ${now.toUTCString()}\r\n${connection}`;
+    if (ends.size === 0) setTimeout(() => ends.clear(), 1000 - now.getMilliseconds()).unref();
+    ends.set(connection, end);
   }
-  return dateText;
+  return end;
 }
 
 /** One connection, with one request at a time: what comes after it waits. */
-export class Connection implements Reply, Reader {
+export class Connection implements Reader {
   /** When the last request began, or was answered, or the connection began. */
   since: number;
   readonly #host: ConnectionHost;
   readonly #socket: Socket;
+  readonly #peer: Peer;
+  /** Of the last request: the next one's is the same, mostly. */
   #routed: RoutedHead | undefined;
-  #body: WireBody | undefined;
+  /** Of the request that goes on. */
+  #exchange: WireExchange | undefined;
+  #body: Body | undefined;
   #busy = false;
-  #running: Running | undefined;
+  /** Bytes of the request's body are not here yet. */
+  #unread = false;
   /** Of the request that runs, where it has a body of its own. */
   #binary: Uint8Array | undefined;
   /** Came while a request was being answered. */
@@ -72,6 +85,7 @@ export class Connection implements Reply, Reader {
   constructor(host: ConnectionHost, socket: Socket) {
     this.#host = host;
     this.#socket = socket;
+    this.#peer = new SocketPeer(socket, host);
     this.since = host.now;
     this.#owns = readInto(socket, this);
     if (!this.#owns) socket.on('data', this.#onData);
@@ -136,120 +150,139 @@ export class Connection implements Reply, Reader {
 
   #begin(chunk: Buffer): void {
     this.since = this.#host.now;
-    const headBytes = chunk.indexOf(END_OF_HEAD);
-    const routed =
-      headBytes > 0 ? this.#host.route(chunk.toString('latin1', 0, headBytes)) : undefined;
-    if (!routed) {
-      this.#handOver(chunk);
-      return;
-    }
-    const { jsonBytes, bytes } = routed.head;
-    const start = headBytes + END_OF_HEAD.length;
-    const end = start + bytes;
-    if (end > chunk.length) {
-      let body: WireBody;
-      try {
-        body = new WireBody(routed.head, this.#host.leases);
-      } catch {
-        this.#handOver(chunk); // to be told what is wrong as everybody is
+    let routed = this.#routed;
+    let headBytes = -1;
+    if (routed && this.#host.routes(routed)) headBytes = routed.pattern.match(chunk);
+    if (headBytes < 0) {
+      headBytes = chunk.indexOf(END_OF_HEAD) + END_OF_HEAD.length;
+      const isWhole = headBytes > END_OF_HEAD.length;
+      routed = isWhole
+        ? this.#host.route(chunk.toString('latin1', 0, headBytes - END_OF_HEAD.length))
+        : undefined;
+      if (!routed || routed.pattern.match(chunk) < 0) {
+        this.#handOver(chunk);
         return;
       }
       this.#routed = routed;
-      this.#body = body;
-      body.add(chunk.subarray(start));
+    }
+    const values = routed!.pattern.values();
+    const exchange = new WireExchange(this, this.#host, routed!, this.#peer, values);
+    this.#host.began();
+    this.#exchange = exchange;
+    this.#busy = true;
+    const end = headBytes + routed!.head.bytes;
+    this.#unread = end > chunk.length;
+    if (end < chunk.length) this.#pending = Buffer.from(chunk.subarray(end));
+    const waiting = exchange.enter();
+    if (exchange.settled) return; // refused
+    const came = chunk.subarray(headBytes, end);
+    if (!waiting) {
+      this.#receive(exchange, came);
       return;
     }
-    this.#routed = routed;
-    if (end < chunk.length) this.#pending = Buffer.from(chunk.subarray(end));
-    // What is not in a lease is copied by whoever starts the run.
-    this.#start(chunk.subarray(start, start + jsonBytes), chunk.subarray(start + jsonBytes, end));
+    const held = Buffer.from(came);
+    void waiting.then(() => {
+      if (!exchange.settled) this.#receive(exchange, held);
+    });
   }
 
-  #fill(body: WireBody, chunk: Buffer): void {
+  /** Takes what came of a request's body with its head. */
+  #receive(exchange: WireExchange, came: Buffer): void {
+    const { head } = exchange.routed;
+    if (!this.#unread) {
+      // What is not in a lease is copied by whoever starts the run.
+      const { jsonBytes } = head;
+      exchange.run(came.subarray(0, jsonBytes), came.subarray(jsonBytes), this.#host.count());
+      return;
+    }
+    let body: Body;
+    try {
+      body = new Body(head, this.#host.maxBodyBytes, this.#host.leases, true);
+    } catch (error) {
+      exchange.fail(error);
+      return;
+    }
+    body.add(came);
+    this.#body = body;
+    this.#busy = false;
+    // More of it came while an interceptor had the request wait.
+    const pending = this.#pending;
+    if (!pending) return;
+    this.#pending = undefined;
+    this.#socket.resume();
+    this.#fill(body, pending);
+  }
+
+  #fill(body: Body, chunk: Buffer): void {
     const taken = body.add(chunk);
     if (body.missing > 0) return;
     if (taken < chunk.length) this.#pending = Buffer.from(chunk.subarray(taken));
     this.#filled(body);
   }
 
-  #filled(body: WireBody): void {
+  #filled(body: Body): void {
     this.#body = undefined;
-    this.#binary = body.binary;
-    this.#start(body.json, body.binary);
-  }
-
-  #start(json: Buffer, binary: Uint8Array): void {
+    this.#unread = false;
     this.#busy = true;
-    const running = this.#host.start(this.#routed!.target, json, binary, this);
-    // Unless it is over by now, and with it the request.
-    if (this.#busy) this.#running = running;
+    this.#binary = body.binary;
+    this.#exchange!.run(body.json, this.#binary, this.#host.count());
   }
 
-  answer({ head, binary }: PlannedResponse): void {
-    if (this.#isGone()) return;
-    let bytes = head.length;
-    for (const part of binary) bytes += part.length;
-    const tensors =
-      binary.length > 0
-        ? `application/octet-stream\r\n${HEADER_LENGTH}: ${head.length}`
-        : 'application/json; charset=utf-8';
-    const status = `HTTP/1.1 200 OK\r\ncontent-type: ${tensors}${this.#commonHeaders(bytes)}`;
+  /** Writes the answer to the request that goes on. */
+  send(answer: HttpAnswer): void {
     const socket = this.#socket;
+    if (socket.destroyed) return;
+    const { status, parts, bytes } = answer;
+    const head = headOf(answer, endOfHead(this.#stays() ? this.#host.keepAlive() : CLOSES));
     if (bytes <= JOIN_UP_TO_BYTES) {
-      const whole = Buffer.allocUnsafe(status.length + bytes);
-      let at = whole.write(status, 'latin1');
-      at += head.copy(whole, at);
-      for (const part of binary) {
-        whole.set(part, at);
-        at += part.length;
+      const whole = Buffer.allocUnsafe(head.length + bytes);
+      let at = head.copy(whole);
+      for (let i = 0; i < parts.length; i++) {
+        whole.set(parts[i]!, at);
+        at += parts[i]!.length;
       }
       socket.write(whole);
     } else {
       socket.cork();
-      socket.write(status, 'latin1');
       socket.write(head);
-      for (const part of binary) socket.write(part);
+      for (const part of parts) socket.write(part);
       socket.uncork();
     }
     // The run is over, and so is the answer, which may lie in the same memory.
-    if (this.#binary && socket.writableLength === 0) this.#host.leases.give(this.#binary);
+    const isOver = status === 200 && socket.writableLength === 0;
+    if (this.#binary && isOver) this.#host.leases.give(this.#binary);
     this.#next();
-  }
-
-  fail(error: unknown): void {
-    if (this.#isGone()) return;
-    const { status, message } = answerFor(error);
-    const body = JSON.stringify({ error: message });
-    this.#socket.write(
-      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8` +
-        this.#commonHeaders(Buffer.byteLength(body)) +
-        body,
-    );
-    this.#next();
-  }
-
-  #isGone(): boolean {
-    this.#running = undefined;
-    return this.#socket.destroyed;
-  }
-
-  #commonHeaders(bytes: number): string {
-    return `\r\ncontent-length: ${bytes}\r\nDate: ${date()}\r\n${this.#stays() ? this.#host.keepAlive() : 'Connection: close\r\n\r\n'}`;
   }
 
   #stays(): boolean {
-    return this.#routed!.head.keepAlive && !this.#host.closing;
+    return !this.#unread && this.#routed!.head.keepAlive && !this.#host.closing;
+  }
+
+  /**
+   * Ends a connection on which the client still sends: closed at once, the system would take back the answer
+   * too (RFC 9112, 9.6).
+   */
+  #linger(): void {
+    const socket = this.#socket;
+    this.#pending = undefined;
+    this.#reader = 'nobody';
+    socket.off('data', this.#onData);
+    socket.resume();
+    socket.end();
+    setTimeout(() => socket.destroy(), LINGER_MS).unref();
   }
 
   /** A request was answered: what of the next? */
   #next(): void {
     const stays = this.#stays();
     const socket = this.#socket;
-    this.#routed = undefined;
+    this.#exchange = undefined;
+    this.#body = undefined;
     this.#binary = undefined;
     if (!stays) {
       this.#busy = false;
-      this.end();
+      if (this.#unread) this.#linger();
+      else this.end();
     } else if (socket.writableNeedDrain) {
       socket.once('drain', this.#goOn); // the client shall read before it asks for more
     } else if (this.#pending) {
@@ -294,7 +327,7 @@ export class Connection implements Reply, Reader {
 
   readonly #onClose = (): void => {
     this.#host.forget(this);
-    if (this.#running) cancel(this.#running);
+    this.#exchange?.gone();
   };
 }
 

@@ -1,5 +1,8 @@
 // Requests that no route takes: no such path, or another verb.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { NotFoundError, TercelError } from '../../errors.js';
+import type { ExchangeContext } from '../../serving/exchange.js';
+import { exchangeFor, type Listener } from './routed-exchange.js';
 
 /** The route that a path would match, for telling "no such path" from "not this verb". */
 function routeOf(path: string): string {
@@ -12,18 +15,23 @@ function routeOf(path: string): string {
 /** Answers 404, or 405 with the verb that the path takes. */
 export function answerUnknown(
   app: FastifyInstance,
+  context: ExchangeContext,
+  listener: Listener,
   request: FastifyRequest,
   reply: FastifyReply,
-): void {
-  const path = request.url.split('?', 1)[0]!;
-  const other = (['GET', 'POST'] as const).find(
-    (method) => method !== request.method && app.findRoute({ method, url: routeOf(path) }) !== null,
-  );
-  if (other) void reply.status(405).header('allow', other);
-  else void reply.status(404);
-  void reply.send({
-    error: other
-      ? `${request.method} is not allowed for ${path}; use ${other}`
-      : `there is nothing at ${path}`,
+): Promise<never> {
+  const exchange = exchangeFor(context, 'describe', request, reply, listener);
+  return exchange.perform(() => {
+    const path = request.url.split('?', 1)[0]!;
+    const other = (['GET', 'POST'] as const).find(
+      (method) =>
+        method !== request.method && app.findRoute({ method, url: routeOf(path) }) !== null,
+    );
+    if (!other) throw new NotFoundError(`there is nothing at ${path}`);
+    void reply.header('allow', other);
+    throw new TercelError(
+      'METHOD_NOT_ALLOWED',
+      `${request.method} is not allowed for ${path}; use ${other}`,
+    );
   });
 }

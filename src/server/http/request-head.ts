@@ -16,6 +16,21 @@ export interface RequestHead {
   readonly bytes: number;
   /** Whether the client wants to go on with this connection. */
   readonly keepAlive: boolean;
+  /** Where the values of the headers that are asked for lie in the text, in its order. */
+  readonly spans: readonly HeaderSpan[];
+}
+
+/** Headers that say where a request ends, and whose it is: with another value it is another request. */
+const FRAMING = new Set(['connection', 'content-length', 'host', HEADER_LENGTH]);
+
+/** The value of a header. */
+export interface HeaderSpan {
+  /** Whether it has to be the same in a request that is read by this one. */
+  readonly fixed: boolean;
+  /** Of the header, among those that are asked for. */
+  readonly index: number;
+  readonly begin: number;
+  readonly end: number;
 }
 
 const requestLine = /^POST (\/[\x21-\x7e]*) HTTP\/1\.1$/;
@@ -35,10 +50,15 @@ const NOT_HERE = new Set([
 ]);
 
 /**
- * Reads a head, without the empty line behind it. Undefined where it is anything but a whole and plain
+ * Reads a head, without the empty line after it. Undefined where it is anything but a whole and plain
  * POST with a length.
+ *
+ * @param asked headers in lower case; one that is there twice is for Node to join
  */
-export function readRequestHead(text: string): RequestHead | undefined {
+export function readRequestHead(
+  text: string,
+  asked: readonly string[] = [],
+): RequestHead | undefined {
   const lines = text.split('\r\n');
   const url = requestLine.exec(lines[0]!)?.[1];
   if (url === undefined) return undefined;
@@ -46,10 +66,21 @@ export function readRequestHead(text: string): RequestHead | undefined {
   let keepAlive: boolean | undefined;
   let bytes: number | undefined;
   let jsonBytes: number | undefined;
+  const spans: HeaderSpan[] = [];
+  let at = lines[0]!.length + 2;
   for (let i = 1; i < lines.length; i++) {
     const match = headerLine.exec(lines[i]!);
     if (!match) return undefined;
     const name = match[1]!.toLowerCase();
+    const index = asked.indexOf(name);
+    if (index >= 0) {
+      if (spans.some((span) => span.index === index)) return undefined;
+      const text = match[2]!;
+      // Without the space that everybody writes: it is the same each time.
+      const begin = at + match[1]!.length + 1 + (text.length - text.trimStart().length);
+      spans.push({ fixed: FRAMING.has(name), index, begin, end: at + lines[i]!.length });
+    }
+    at += lines[i]!.length + 2;
     const value = match[2]!.trim();
     if (NOT_HERE.has(name)) return undefined;
     switch (name) {
@@ -78,5 +109,5 @@ export function readRequestHead(text: string): RequestHead | undefined {
   if (!host || bytes === undefined) return undefined;
   jsonBytes ??= bytes;
   if (jsonBytes === 0 || jsonBytes > bytes) return undefined;
-  return { url, jsonBytes, bytes, keepAlive: keepAlive ?? true };
+  return { url, jsonBytes, bytes, keepAlive: keepAlive ?? true, spans };
 }

@@ -2,26 +2,27 @@
 import {
   createServer as createHttpServer,
   type IncomingMessage,
+  type RequestListener,
+  type Server as HttpServer,
   type ServerResponse,
 } from 'node:http';
 import { createRequire } from 'node:module';
 import type compressPlugin from '@fastify/compress';
 import type { fastify, FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify';
-import type { SharedMemory } from '../../runtime/shared-memory.js';
-import type { RegionSpan } from '../../protocol/v2/spans.js';
-import { checkControl, type ControlOptions } from '../../serving/access.js';
-import { Burst } from '../../serving/burst.js';
-import { answerFor } from '../../serving/errors.js';
-import { DirectInfer } from '../../serving/exchange.js';
-import { Logging } from '../../serving/log-settings.js';
-import { sharedMemoryOf } from '../../serving/regions.js';
+import { LeasePool } from '../../runtime/lease.js';
+import { contextOf, type ServerBasics } from '../../serving/context.js';
+import type { Kind } from '../../serving/interceptor.js';
+import { isLoopback } from '../../serving/peer.js';
 import type { Serving } from '../../serving/serving.js';
-import { readInferBody } from './body.js';
-import { addControlRoutes, guard } from './control-routes.js';
-import { addLoggingRoutes, logRequests } from './logging-routes.js';
+import { errorAnswer } from './answer.js';
+import { readBody } from './body.js';
+import { addControlRoutes } from './control-routes.js';
+import { FastPath } from './fast-path.js';
+import { addLoggingRoutes } from './logging-routes.js';
 import { answerUnknown } from './not-found.js';
 import { isDescribed, openApiDocument } from './openapi.js';
 import { addProfileRoutes } from './profile-routes.js';
+import { addExchanges, handled, putAnswer } from './routed-exchange.js';
 import { addSharedMemoryRoutes } from './shared-memory-routes.js';
 import { SmallBodyRoute } from './small-bodies.js';
 import { addTfsRoutes } from './tfs-routes.js';
@@ -30,8 +31,8 @@ import { Wire } from './wire.js';
 
 const require = createRequire(import.meta.url);
 
-export interface ServerOptions extends ControlOptions {
-  /** Fastify's logger: false, true, or pino options. Default false. */
+export interface ServerOptions extends ServerBasics {
+  /** Fastify's logger: false, true, or pino options. Default false. It takes all requests off the fast path. */
   logger?: FastifyServerOptions['logger'];
   /** Limit on a request's body, in bytes, after decompression. Default 64 MiB. */
   bodyLimitBytes?: number;
@@ -42,13 +43,10 @@ export interface ServerOptions extends ControlOptions {
    */
   hotRoute?: boolean;
   /**
-   * Clients on this machine may register system shared memory, and name it in requests. Whoever may
-   * control the server can then have it read and write any object in /dev/shm that it may open itself.
-   * Default false; a SharedMemory is one that other servers of the process have too.
+   * Makes the HTTP server: of node:https, with a certificate, or one with limits of its own. Default: one of
+   * node:http.
    */
-  allowSharedMemory?: boolean | SharedMemory;
-  /** What is logged, where other servers of the process have it too. */
-  logging?: Logging;
+  httpServer?: (listener: RequestListener) => HttpServer;
 }
 
 const DEFAULT_BODY_LIMIT_BYTES = 64 * 1024 * 1024;
@@ -79,33 +77,32 @@ export function createServer(serving: Serving, options: ServerOptions = {}): Fas
   const Fastify = require('fastify') as typeof fastify;
   const compress = require('@fastify/compress') as typeof compressPlugin;
   const bodyLimit = options.bodyLimitBytes ?? DEFAULT_BODY_LIMIT_BYTES;
-  const burst = new Burst();
-  const memory = sharedMemoryOf(options.allowSharedMemory);
-  const regions = memory && ((span: RegionSpan) => memory.span(span));
-  const direct = new DirectInfer(serving.catalog, regions);
-  const logging = options.logging ?? new Logging();
-  const route = new SmallBodyRoute(direct, burst, bodyLimit);
+  const { context, regions, logging, close } = contextOf(serving, options);
+  const path = new FastPath(context, () => isLoopbackOnly(app.server));
+  path.enabled = (options.hotRoute ?? true) && !options.logger;
+  const route = new SmallBodyRoute(path, bodyLimit);
   let wire: Wire | undefined;
-  checkControl(options);
-  direct.enabled = (options.hotRoute ?? true) && !options.logger;
-  const app = Fastify({
+  const app: FastifyInstance = Fastify({
     logger: options.logger ?? false,
     bodyLimit,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 512 },
     serverFactory: (handler) => {
-      const server = createHttpServer((request: IncomingMessage, response: ServerResponse) => {
-        if (!route.take(request, response)) handler(request, response);
-      });
+      const server = (options.httpServer ?? createHttpServer)(
+        (request: IncomingMessage, response: ServerResponse) => {
+          if (!route.take(request, response)) handler(request, response);
+        },
+      );
       // What Fastify sets on a server of its own making.
       server.keepAliveTimeout = 72_000;
       server.requestTimeout = 0;
-      wire = new Wire(server, direct, burst, bodyLimit);
+      wire = new Wire(server, path, bodyLimit);
       return server;
     },
   });
+  app.decorateRequest('exchange', null);
   void app.register(
-    quietly(direct, compress, {
+    quietly(path, compress, {
       encodings: ['gzip', 'deflate'],
       requestEncodings: ['gzip', 'deflate'],
       customTypes: /^application\/(json|octet-stream)/,
@@ -113,33 +110,35 @@ export function createServer(serving: Serving, options: ServerOptions = {}): Fas
   );
 
   // Clients send infer requests as JSON, as octet-stream, as form data (curl -d) or as nothing at all.
+  const pool = new LeasePool();
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', (request: FastifyRequest, payload: IncomingMessage) =>
-    readInferBody(request, payload, bodyLimit),
+    readBody(request.headers, payload, bodyLimit, pool),
   );
-
-  logRequests(app, logging);
   app.addHook('onClose', (_app, done) => {
-    if (options.allowSharedMemory === true) memory?.unregister();
+    close();
     done();
   });
   app.addHook('preClose', (done) => {
-    direct.enabled = false; // Fastify tells clients that it closes
+    path.enabled = false; // Fastify tells clients that it closes
     wire?.close();
     done();
   });
 
   app.setErrorHandler((error, request, reply) => {
-    const { status, message } = answerFor(error);
-    if (status >= 500) request.log.error(error);
+    request.exchange?.failWork(error);
+    request.exchange?.putHeaders();
+    const answer = errorAnswer(error, undefined);
+    if (answer.status >= 500) request.log.error(error);
     // What is left of a body that was refused would hold the connection open.
     if (!request.raw.complete) void reply.header('connection', 'close');
-    void reply.status(status).send({ error: message });
+    putAnswer(reply, answer);
+    void reply.send(answer.parts[0]);
   });
-  app.setNotFoundHandler((request, reply) => answerUnknown(app, request, reply));
+  app.setNotFoundHandler((request, reply) => answerUnknown(app, context, path, request, reply));
 
   /** A scope of routes, each of which the OpenAPI document has. */
-  const addRoutes = (add: (scope: FastifyInstance) => void): void => {
+  const addRoutes = (kind: Kind, add: (scope: FastifyInstance) => void): void => {
     void app.register((scope, _options, done) => {
       scope.addHook('onRoute', ({ method, url }) => {
         for (const each of [method].flat()) {
@@ -147,40 +146,43 @@ export function createServer(serving: Serving, options: ServerOptions = {}): Fas
           throw new Error(`${each} ${url} is not in the OpenAPI document`);
         }
       });
+      addExchanges(scope, context, path, kind);
       add(scope);
       done();
     });
   };
 
-  // Plugins of their own, so that they come after compression, which hooks into the routes behind it.
-  addRoutes((scope) => {
-    addModelRoutes(scope, serving, burst, regions);
-    scope.get('/openapi.json', () => openApiDocument());
+  // Plugins of their own, so that they come after compression, which hooks into the routes after it.
+  addRoutes('describe', (scope) => {
+    addModelRoutes(scope, serving, path.codec, regions.allowed);
+    scope.get(
+      '/openapi.json',
+      handled(() => openApiDocument()),
+    );
   });
-  addRoutes((scope) => addTfsRoutes(scope, serving, burst, bodyLimit));
-  addRoutes((scope) => {
-    guard(scope, options);
+  addRoutes('describe', (scope) => addTfsRoutes(scope, serving));
+  addRoutes('control', (scope) => {
     addControlRoutes(scope, serving);
-    addProfileRoutes(scope, serving);
-    addSharedMemoryRoutes(scope, memory);
+    addProfileRoutes(scope);
+    addSharedMemoryRoutes(scope, regions);
     addLoggingRoutes(scope, logging);
   });
-  yieldToHooks(app, direct);
-  // Requests are logged where Fastify sees them.
-  const yieldToLog = (): void => {
-    direct.paused = logging.verbose;
-  };
-  logging.onChange(yieldToLog);
-  yieldToLog();
-  app.decorate('hotRequests', { getter: () => direct.answered });
+  yieldToHooks(app, path);
+  app.decorate('hotRequests', { getter: () => path.requests });
   return app;
 }
 
+/** Whether only this machine reaches the server, wherever it listens. */
+function isLoopbackOnly(server: HttpServer): boolean {
+  const address = server.listening ? server.address() : null;
+  return address === null || typeof address === 'string' || isLoopback(address.address);
+}
+
 /**
- * The compression plugin gives each route hooks; DirectInfer leaves requests that want compression to it.
+ * The compression plugin gives each route hooks; the fast path leaves requests that want compression to it.
  */
 function quietly<Options extends object>(
-  direct: DirectInfer,
+  path: FastPath,
   plugin: (app: FastifyInstance, options: Options, done: (error?: Error) => void) => void,
   options: Options,
 ): (app: FastifyInstance, _options: object, done: (error?: Error) => void) => void {
@@ -189,16 +191,16 @@ function quietly<Options extends object>(
     _options: object,
     done: (error?: Error) => void,
   ): void => {
-    const { enabled } = direct;
+    const { enabled } = path;
     plugin(app, options, done);
-    direct.enabled = enabled;
+    path.enabled = enabled;
   };
   // As fastify-plugin has it: no scope of its own.
   return Object.assign(register, { [Symbol.for('skip-override')]: true });
 }
 
 /** Hooks and error handlers added from here on want to see every request. */
-function yieldToHooks(app: FastifyInstance, direct: DirectInfer): void {
+function yieldToHooks(app: FastifyInstance, path: FastPath): void {
   for (const [method, concerns] of [
     ['addHook', (name: unknown) => REQUEST_HOOKS.has(name as string)],
     ['setErrorHandler', () => true],
@@ -207,7 +209,7 @@ function yieldToHooks(app: FastifyInstance, direct: DirectInfer): void {
     Object.assign(app, {
       [method](this: FastifyInstance, ...args: unknown[]): unknown {
         // In a scope of its own it does not concern the routes that are here.
-        if (this === app && concerns(args[0])) direct.enabled = false;
+        if (this === app && concerns(args[0])) path.enabled = false;
         return original.apply(this, args);
       },
     });

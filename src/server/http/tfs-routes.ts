@@ -1,6 +1,7 @@
 // TensorFlow Serving's REST routes, under /v1.
-import type { IncomingMessage } from 'node:http';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import { InvalidInputError, TercelError } from '../../errors.js';
+import { planFor } from '../../protocol/plan.js';
 import { tfMetadata } from '../../protocol/tfs/describe.js';
 import {
   classesOf,
@@ -10,79 +11,82 @@ import {
   regressionsOf,
 } from '../../protocol/tfs/examples.js';
 import { decodePredict, encodePredict, verbOf, type TfsParams } from '../../protocol/tfs/rest.js';
-import { parseCarved } from '../../runtime/json-carve.js';
-import { find } from '../../serving/about.js';
-import type { Burst } from '../../serving/burst.js';
-import { HttpError } from '../../serving/errors.js';
 import type { Serving } from '../../serving/serving.js';
-import { runServable, statusesOf } from '../../serving/tfs.js';
-import type { Tensor } from '../../tensor.js';
-import { readInferBody, type InferBody } from './body.js';
-import { goneSignal } from './gone-signal.js';
+import { statusesOf, tensorsOf } from '../../serving/tfs.js';
+import { JSON_TYPE } from './answer.js';
+import type { InferBody } from './body.js';
+import { handled, type RoutedExchange } from './routed-exchange.js';
+import { bodyOf } from './v2-routes.js';
 
 /** predict, classify, regress; status and metadata. */
-export function addTfsRoutes(
-  app: FastifyInstance,
-  serving: Serving,
-  burst: Burst,
-  bodyLimit: number,
-): void {
-  const { catalog } = serving;
-  // Which numbers of a body are tensors depends on the protocol.
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', (request: FastifyRequest, payload: IncomingMessage) =>
-    readInferBody(request, payload, bodyLimit, (text) =>
-      parseCarved(
-        text,
-        verbOf(request.params as TfsParams).verb === 'predict' ? 'rows' : 'tensors',
-      ),
-    ),
-  );
-  const answer = (reply: FastifyReply, body: Buffer): FastifyReply =>
-    reply.type('application/json; charset=utf-8').send(body);
-
+export function addTfsRoutes(app: FastifyInstance, serving: Serving): void {
   type Call = { Params: TfsParams; Body: InferBody | undefined };
   for (const prefix of [
     '/v1/models/:model',
     '/v1/models/:model/versions/:version',
     '/v1/models/:model/labels/:version',
   ]) {
-    app.get<Call>(prefix, async ({ params, url }) => {
-      if (verbOf(params).verb) throw new HttpError(405, `GET is not allowed for ${url}; use POST`);
-      return { model_version_status: await statusesOf(serving, params) };
-    });
-    app.get<Call>(`${prefix}/metadata`, ({ params }) => {
-      const { name, version, model } = find(catalog, params);
-      return tfMetadata(name, version, model.inputs, model.outputs);
-    });
+    app.get<Call>(
+      prefix,
+      handled(async ({ params, url }) => {
+        const named = params;
+        if (verbOf(named).verb) {
+          throw new TercelError('METHOD_NOT_ALLOWED', `GET is not allowed for ${url}; use POST`);
+        }
+        return { model_version_status: await statusesOf(serving, named) };
+      }),
+    );
+    app.get<Call>(
+      `${prefix}/metadata`,
+      handled(({ params }, exchange) => {
+        const { model, version } = params;
+        const servable = exchange.find(model, version);
+        return tfMetadata(servable.name, servable.version, servable.inputs, servable.outputs);
+      }),
+    );
     // The router takes a colon for a parameter: the verb comes with the last of them.
-    app.post<Call>(prefix, async (request, reply) => {
-      const concurrent = burst.count();
-      const { named, verb } = verbOf(request.params);
-      if (!verb) {
-        throw new HttpError(
-          405,
-          `POST is not allowed for ${request.url}; append :predict, :classify or :regress, or use GET`,
-        );
-      }
-      const servable = find(catalog, named);
-      const json = request.body?.json;
-      if (!json) throw new HttpError(400, 'the request has no body');
-      const signal = goneSignal(reply);
-      const run = (inputs: Record<string, Tensor>): Promise<Record<string, Tensor>> =>
-        runServable(servable, inputs, { signal, concurrent });
-      const { inputs } = servable.model;
-      if (verb === 'predict') {
-        const decoded = decodePredict(json, inputs);
-        return answer(reply, encodePredict(await run(decoded.inputs), decoded.byRows));
-      }
-      const values = await run(decodeExamples(json.value, inputs));
-      return answer(
-        reply,
-        verb === 'classify'
-          ? encodeClassify(classesOf(values, servable.config.classNames))
-          : encodeRegress(regressionsOf(values)),
-      );
-    });
+    app.post<Call>(
+      prefix,
+      { config: { kind: 'infer' } },
+      handled(async ({ params, body, url }, exchange, reply) => {
+        const { named, verb } = verbOf(params);
+        if (!verb) {
+          throw new TercelError(
+            'METHOD_NOT_ALLOWED',
+            `POST is not allowed for ${url}; append :predict, :classify or :regress, or use GET`,
+          );
+        }
+        const text = await answerVerb(exchange, named, verb, body);
+        exchange.bytesOut = text.length;
+        return sendJson(reply, text);
+      }),
+    );
   }
+}
+
+function sendJson(reply: FastifyReply, text: Buffer): FastifyReply {
+  return reply.type(JSON_TYPE).send(text);
+}
+
+async function answerVerb(
+  exchange: RoutedExchange,
+  { model, version }: TfsParams,
+  verb: string,
+  body: InferBody | undefined,
+): Promise<Buffer> {
+  exchange.concurrent = exchange.context.serving.burst.count();
+  const servable = exchange.find(model, version);
+  const { json, bytes } = bodyOf(body);
+  if (!json) throw new InvalidInputError('the request has no body');
+  exchange.bytesIn = bytes;
+  exchange.plan = planFor({});
+  if (verb === 'predict') {
+    const { inputs, byRows } = decodePredict(json, servable.inputs);
+    return encodePredict(tensorsOf(await exchange.values(servable, inputs)), byRows);
+  }
+  const inputs = decodeExamples(json, servable.inputs);
+  const values = tensorsOf(await exchange.values(servable, inputs));
+  return verb === 'classify'
+    ? encodeClassify(classesOf(values, servable.about?.classNames ?? {}))
+    : encodeRegress(regressionsOf(values));
 }

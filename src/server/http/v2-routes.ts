@@ -1,130 +1,160 @@
-// The v2 routes of models: metadata, readiness, configuration, statistics, infer.
+// The v2 routes of models: metadata, readiness, configuration, statistics, infer, generate.
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
+import { InvalidInputError, TercelError } from '../../errors.js';
 import { modelConfiguration, modelMetadata } from '../../protocol/v2/describe.js';
-import { decodeGenerate, encodeGenerate, event } from '../../protocol/v2/generate.js';
-import {
-  decodeInferRequest,
-  decodeRawRequest,
-  encodeInferResponse,
-} from '../../protocol/v2/rest.js';
-import type { Regions } from '../../protocol/v2/spans.js';
-import type { Later } from '../../runtime/json-carve.js';
-import { printJsonLater } from '../../runtime/json-print.js';
-import {
-  describe,
-  find,
-  serverMetadata,
-  statisticsOf,
-  type ModelParams,
-} from '../../serving/about.js';
-import type { Burst } from '../../serving/burst.js';
-import { withDefaults } from '../../serving/defaults.js';
-import { HttpError } from '../../serving/errors.js';
+import { generatePlan, printGenerate } from '../../protocol/v2/generate.js';
+import type { RestCodec } from '../../protocol/v2/rest-codec.js';
+import { serverMetadata, statisticsOf, type ModelParams } from '../../serving/about.js';
 import type { Serving } from '../../serving/serving.js';
+import { inferAnswer, JOIN_UP_TO_BYTES, JSON_TYPE } from './answer.js';
 import type { InferBody } from './body.js';
-import { goneSignal } from './gone-signal.js';
-
-/** Larger responses go to the socket piece by piece instead of being joined first. */
-const JOIN_UP_TO_BYTES = 64 * 1024;
-
-function send(reply: FastifyReply, head: Buffer, binary: readonly Uint8Array[]): FastifyReply {
-  if (binary.length === 0) return reply.type('application/json; charset=utf-8').send(head);
-  const total = binary.reduce((bytes, part) => bytes + part.length, head.length);
-  void reply
-    .type('application/octet-stream')
-    .header('inference-header-content-length', head.length);
-  if (total <= JOIN_UP_TO_BYTES) return reply.send(Buffer.concat([head, ...binary], total));
-  return reply
-    .header('content-length', total)
-    .send(Readable.from([head, ...binary], { objectMode: false }));
-}
+import { EventStream } from './event-stream.js';
+import { handled, putAnswer, type RoutedExchange } from './routed-exchange.js';
 
 export const modelRoutes = ['/v2/models/:model', '/v2/models/:model/versions/:version'] as const;
+
+/** A body there must be. Throws InvalidInputError. */
+export function bodyOf(body: InferBody | undefined): InferBody {
+  if (!body) throw new InvalidInputError('the request has no body');
+  return body;
+}
 
 export function addModelRoutes(
   app: FastifyInstance,
   serving: Serving,
-  burst: Burst,
-  regions: Regions | undefined,
+  codec: RestCodec,
+  sharedMemory: boolean,
 ): void {
-  const { catalog } = serving;
-  app.get('/v2', () => serverMetadata(regions !== undefined));
+  const health = { config: { kind: 'health' } } as const;
+  const infer = { config: { kind: 'infer' } } as const;
+  app.get(
+    '/v2',
+    handled(() => serverMetadata(sharedMemory)),
+  );
   // Triton's clients read the status, KServe's the body.
-  app.get('/v2/health/live', () => ({ live: true }));
-  app.get('/v2/health/ready', () => {
-    if (!serving.ready) throw new HttpError(503, 'the models are still being loaded');
-    return { ready: true };
-  });
+  app.get(
+    '/v2/health/live',
+    health,
+    handled(() => ({ live: true })),
+  );
+  app.get(
+    '/v2/health/ready',
+    health,
+    handled(() => {
+      if (serving.ready) return { ready: true };
+      throw new TercelError('UNAVAILABLE', 'the models are still being loaded');
+    }),
+  );
 
-  app.get('/v2/models/stats', () => statisticsOf(catalog));
+  app.get(
+    '/v2/models/stats',
+    handled(() => statisticsOf(serving)),
+  );
 
+  type Call = { Params: ModelParams; Body: InferBody | undefined };
   for (const prefix of modelRoutes) {
-    app.get<{ Params: ModelParams }>(prefix, ({ params }) => {
-      const { name, model } = find(catalog, params);
-      return modelMetadata(name, catalog.versions(name), model.inputs, model.outputs);
-    });
-    app.get<{ Params: ModelParams }>(`${prefix}/ready`, ({ params }) => {
-      const { name } = find(catalog, params);
-      return { name, ready: true };
-    });
-    app.get<{ Params: ModelParams }>(`${prefix}/config`, ({ params }) =>
-      modelConfiguration(describe(find(catalog, params))),
+    app.get<Call>(
+      prefix,
+      handled(({ params }, exchange) => {
+        const { model, version } = params;
+        const servable = exchange.find(model, version);
+        return modelMetadata(servable, serving.catalog.versions(servable.name));
+      }),
     );
-    app.get<{ Params: ModelParams }>(`${prefix}/stats`, ({ params }) =>
-      statisticsOf(catalog, params),
+    app.get<Call>(
+      `${prefix}/ready`,
+      health,
+      handled(({ params }, exchange) => {
+        const { model, version } = params;
+        return { name: exchange.find(model, version).name, ready: true };
+      }),
     );
-    app.post<{ Params: ModelParams; Body: InferBody | undefined }>(
+    app.get<Call>(
+      `${prefix}/config`,
+      handled(({ params }, exchange) => {
+        const { model, version } = params;
+        return modelConfiguration(exchange.find(model, version));
+      }),
+    );
+    app.get<Call>(
+      `${prefix}/stats`,
+      handled(({ params }) => statisticsOf(serving, params)),
+    );
+    app.post<Call>(
       `${prefix}/infer`,
-      async ({ params, body }, reply) => {
-        const concurrent = burst.count();
-        const servable = find(catalog, params);
-        const { model, config } = servable;
-        if (!body) throw new HttpError(400, 'the request has no body');
-        const later: Later = [];
-        const request = body.json
-          ? decodeInferRequest(body.json, body.binary, regions, later)
-          : decodeRawRequest(model.inputs, body.binary);
-        await Promise.all(later);
-        const values = await model.run(request.inputs, {
-          ...withDefaults(config, {
-            ...(request.priority && { priority: request.priority }),
-            ...(request.timeoutMs && { timeoutMs: request.timeoutMs }),
-          }),
-          ...(request.outputs && { outputs: request.outputs.map((output) => output.name) }),
-          signal: goneSignal(reply),
-          results: 'shared',
-          concurrent,
-        });
-        const response = encodeInferResponse(servable, request, values);
-        const { template, tensors, binary } = response;
-        return send(reply, await printJsonLater(template, tensors, false), binary);
-      },
+      infer,
+      handled(({ params, body }, exchange, reply) =>
+        answerInfer(codec, exchange, params, body, reply),
+      ),
     );
-
     for (const streamed of [false, true]) {
-      app.post<{ Params: ModelParams; Body: InferBody | undefined }>(
+      app.post<Call>(
         `${prefix}/${streamed ? 'generate_stream' : 'generate'}`,
-        async ({ params, body }, reply) => {
-          const concurrent = burst.count();
-          const servable = find(catalog, params);
-          if (!body?.json) throw new HttpError(400, 'the request has no body');
-          const { id, inputs, ...scheduling } = decodeGenerate(
-            body.json.value,
-            servable.model.inputs,
-          );
-          const values = await servable.model.run(inputs, {
-            ...withDefaults(servable.config, scheduling),
-            signal: goneSignal(reply),
-            results: 'shared',
-            concurrent,
-          });
-          const text = encodeGenerate(servable, id, values);
-          // One response a request, as every ONNX run has: the stream has one event.
-          if (streamed) return reply.type('text/event-stream; charset=utf-8').send(event(text));
-          return reply.type('application/json; charset=utf-8').send(text);
-        },
+        infer,
+        handled(({ params, body }, exchange, reply) =>
+          answerGenerate(exchange, params, body, reply, streamed),
+        ),
       );
     }
+  }
+}
+
+async function answerInfer(
+  codec: RestCodec,
+  exchange: RoutedExchange,
+  { model, version }: ModelParams,
+  body: InferBody | undefined,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
+  exchange.concurrent = exchange.context.serving.burst.count();
+  const servable = exchange.find(model, version);
+  const { json, binary, bytes } = bodyOf(body);
+  exchange.bytesIn = bytes;
+  const inputs = json
+    ? await codec.readLater(exchange, json, binary)
+    : codec.readRaw(exchange, servable, binary);
+  const values = await exchange.values(servable, inputs);
+  const response = await codec.writeLater(exchange, servable, values);
+  const answer = inferAnswer(response, undefined);
+  exchange.bytesOut = answer.bytes;
+  putAnswer(reply, answer);
+  const { parts } = answer;
+  if (parts.length === 1) return reply.send(parts[0]);
+  if (answer.bytes <= JOIN_UP_TO_BYTES) return reply.send(Buffer.concat(parts, answer.bytes));
+  return reply
+    .header('content-length', answer.bytes)
+    .send(Readable.from(parts, { objectMode: false }));
+}
+
+async function answerGenerate(
+  exchange: RoutedExchange,
+  { model, version }: ModelParams,
+  body: InferBody | undefined,
+  reply: FastifyReply,
+  streamed: boolean,
+): Promise<FastifyReply> {
+  exchange.concurrent = exchange.context.serving.burst.count();
+  const servable = exchange.find(model, version);
+  const { json, bytes } = bodyOf(body);
+  if (!json) throw new InvalidInputError('the request has no body');
+  exchange.bytesIn = bytes;
+  const inputs = generatePlan(exchange, json, servable.inputs);
+  if (!streamed) {
+    const values = await exchange.values(servable, inputs);
+    const text = printGenerate(servable, exchange.id, values);
+    exchange.bytesOut = text.length;
+    return reply.type(JSON_TYPE).send(text);
+  }
+  const events = new EventStream(exchange, reply);
+  exchange.onPart = (values) => events.write(printGenerate(servable, exchange.id, values));
+  try {
+    const values = await exchange.values(servable, inputs);
+    const isAnswer = Object.keys(values).length > 0;
+    return events.end(isAnswer ? printGenerate(servable, exchange.id, values) : undefined);
+  } catch (error) {
+    if (!events.begun) throw error;
+    exchange.failWork(error);
+    return events.fail(exchange.error!);
   }
 }

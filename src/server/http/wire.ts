@@ -7,13 +7,16 @@
 import diagnostics from 'node:diagnostics_channel';
 import { Server as HttpServer } from 'node:http';
 import { Socket, type Server } from 'node:net';
-import { LATER_FROM_BYTES } from '../../runtime/json-carve.js';
+import { Server as TlsServer } from 'node:tls';
+import { BoundedMap } from '../../protocol/bounded-map.js';
+import { isReadLater, type RestCodec } from '../../protocol/v2/rest-codec.js';
 import { LeasePool } from '../../runtime/lease.js';
-import type { Burst } from '../../serving/burst.js';
-import type { DirectInfer, Reply, Running } from '../../serving/exchange.js';
-import type { Target } from '../../serving/targets.js';
-import { Connection, type ConnectionHost, type RoutedHead } from './connection.js';
+import type { ExchangeContext } from '../../serving/exchange.js';
+import { Connection, type ConnectionHost } from './connection.js';
+import type { FastPath } from './fast-path.js';
+import { HeadPattern } from './head-pattern.js';
 import { readRequestHead } from './request-head.js';
+import type { RoutedHead } from './wire-exchange.js';
 
 /** Node's default for all headers together. */
 const MAX_HEAD_BYTES = 16 * 1024;
@@ -35,13 +38,16 @@ function isTraced(): boolean {
 export class Wire implements ConnectionHost {
   /** Ends connections after their next answer. */
   closing = false;
-  readonly #infer: DirectInfer;
-  readonly #burst: Burst;
-  readonly #maxBodyBytes: number;
+  readonly context: ExchangeContext;
+  readonly codec: RestCodec;
+  readonly maxBodyBytes: number;
+  readonly #path: FastPath;
   readonly #server: HttpServer;
   readonly #requestListeners: number;
   readonly #toHttp: ConnectionListener;
-  readonly #heads = new Map<string, RoutedHead>();
+  #heads = new BoundedMap<RoutedHead>(MAX_HEADS);
+  /** What interceptors read of the heads that are remembered. */
+  #headerNames: readonly string[] | undefined;
   readonly #connections = new Set<Connection>();
   /** Handed over, but no request has come of it yet. */
   readonly #unused = new Set<Socket>();
@@ -54,16 +60,19 @@ export class Wire implements ConnectionHost {
   /**
    * Goes in front of an HTTP server.
    *
-   * @param server fresh from createServer(): its own connection listener is the only one
+   * @param server fresh from createServer(), of node:http or node:https: its own connection listener is the
+   *   only one
    */
-  constructor(server: HttpServer, infer: DirectInfer, burst: Burst, bodyLimitBytes: number) {
+  constructor(server: HttpServer, path: FastPath, bodyLimitBytes: number) {
     this.#server = server;
-    this.#infer = infer;
-    this.#burst = burst;
-    this.#maxBodyBytes = bodyLimitBytes;
-    this.#toHttp = server.listeners('connection')[0] as ConnectionListener;
-    server.removeAllListeners('connection');
-    server.on('connection', (socket: Socket) => {
+    this.#path = path;
+    this.context = path.context;
+    this.codec = path.codec;
+    this.maxBodyBytes = bodyLimitBytes;
+    const event = server instanceof TlsServer ? 'secureConnection' : 'connection';
+    this.#toHttp = server.listeners(event)[0] as ConnectionListener;
+    server.removeListener(event, this.#toHttp);
+    server.on(event, (socket: Socket) => {
       // Programs may emit connections of their own making.
       if (!(socket instanceof Socket)) this.#toHttp.call(server, socket);
       else this.#take(socket);
@@ -104,7 +113,7 @@ export class Wire implements ConnectionHost {
       return;
     }
     const isSeenByOthers = this.#server.listenerCount('request') > this.#requestListeners;
-    if (!this.#infer.enabled || isSeenByOthers || isTraced()) {
+    if (!this.#path.enabled || isSeenByOthers || isTraced()) {
       this.#give(socket);
       return;
     }
@@ -112,26 +121,39 @@ export class Wire implements ConnectionHost {
     this.#sweeping ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
   }
 
-  /** What a head asks for; undefined when that is not for here. */
   route(text: string): RoutedHead | undefined {
-    if (!this.#infer.enabled || text.length > MAX_HEAD_BYTES) return undefined;
-    let routed = this.#heads.get(text);
-    if (!routed) {
-      const head = readRequestHead(text);
-      const target = head && head.bytes <= this.#maxBodyBytes && this.#infer.target(head.url);
-      // Long JSON is read elsewhere meanwhile, which the routes can wait for.
-      if (!target || head.jsonBytes >= LATER_FROM_BYTES) return undefined;
-      routed = { head, target };
-      if (text.length <= MAX_KEPT_HEAD_BYTES) {
-        if (this.#heads.size >= MAX_HEADS) this.#heads.clear();
-        this.#heads.set(text, routed);
-      }
+    if (!this.#path.enabled || text.length > MAX_HEAD_BYTES) return undefined;
+    const { headerNames } = this.context.front.hooks('infer');
+    if (headerNames !== this.#headerNames) {
+      this.#headerNames = headerNames;
+      this.#heads = new BoundedMap<RoutedHead>(MAX_HEADS);
     }
-    return this.#infer.serves(routed.target) ? routed : undefined;
+    const known = this.#heads.get(text);
+    if (known) return known;
+    const head = readRequestHead(text, headerNames);
+    const target = head && head.bytes <= this.maxBodyBytes && this.#path.target(head.url);
+    // Long JSON is read elsewhere meanwhile, which the routes can wait for.
+    if (!target || isReadLater(head.jsonBytes)) return undefined;
+    const pattern = new HeadPattern(text, head.spans, headerNames.length);
+    const routed = { head, target, headerNames, pattern };
+    if (text.length <= MAX_KEPT_HEAD_BYTES) this.#heads.set(text, routed);
+    return routed;
   }
 
-  start(target: Target, json: Buffer, binary: Uint8Array, reply: Reply): Running | undefined {
-    return this.#infer.start(target, json, binary, this.#burst.count(), reply);
+  routes({ headerNames }: RoutedHead): boolean {
+    return this.#path.enabled && this.context.front.hooks('infer').headerNames === headerNames;
+  }
+
+  began(): void {
+    this.#path.requests++;
+  }
+
+  count(): boolean {
+    return this.context.serving.burst.count();
+  }
+
+  isLoopback(): boolean {
+    return this.#path.isLoopback();
   }
 
   handOver(connection: Connection, socket: Socket): void {

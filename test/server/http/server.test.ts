@@ -9,7 +9,7 @@ import type { FastifyInstance } from 'fastify';
 import { createEngine, createServer, stats, type Engine } from 'tercel';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hasSharedModels, sharedModels } from '../../support/shared.js';
-import { identity, slow } from '../../support/models.js';
+import { identity, slow, modelOf } from '../../support/models.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const samples = path.join(root, 'models/digits/samples');
@@ -522,12 +522,12 @@ describe('load', () => {
     ],
     outputs: [{ name: 'y', parameters: { binary_data: true } }],
   });
-  const model = () => engine.find('slow')!.model;
+  const model = () => modelOf(engine, 'slow');
   const until = async (condition: () => boolean): Promise<void> => {
     while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
   };
 
-  it('over the queue is 503, a timeout too, and a client that goes away frees its lane', async () => {
+  it('over the queue is 503, a timeout 504, and a client that goes away frees its lane', async () => {
     const controller = new AbortController();
     const first = call('/v2/models/slow/infer', {
       method: 'POST',
@@ -543,7 +543,7 @@ describe('load', () => {
       expect.stringContaining('the queue is full'),
     ]);
     const late = await second;
-    expect([late.status, late.json.error]).toEqual([503, 'the deadline passed']);
+    expect([late.status, late.json.error]).toEqual([504, 'the deadline passed']);
     controller.abort();
     expect(await first).toBe('AbortError');
     await until(() => model().stats().running === 0);
@@ -675,7 +675,7 @@ describe('generate', () => {
   it.each([
     ['bytes', {}, 'input "x" is missing'],
     ['bytes', { x: 5 }, 'expected BYTES, got 5'],
-    ['bytes', { x: 'a', z: 1 }, '"z" is no input'],
+    ['bytes', { x: 'a', z: 1 }, 'input "z" does not exist; the model has "x"'],
     ['bytes', [], 'must be a JSON object'],
     ['bytes', { x: 'a', id: 1 }, 'id must be a string'],
     ['bytes', { x: 'a', parameters: 1 }, 'parameters must be an object'],

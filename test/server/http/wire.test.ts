@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { stats } from 'tercel';
 import { describe, expect, it } from 'vitest';
 import { until } from '../../support/wait.js';
+import { modelOf } from '../../support/models.js';
 import {
   all,
   closing,
@@ -275,7 +276,7 @@ describe('the wire', () => {
 
   it('ends the run of a client that goes away, at whatever point', async () => {
     const app = await serve();
-    const { model } = served.engine.find('slow')!;
+    const model = modelOf(served.engine, 'slow');
     const before = model.stats().cancelled;
     const bytes = request({ rows: 1000 });
     for (const cut of [0, 10, 200, bytes.length - 1]) {

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import net, { type AddressInfo } from 'node:net';
 import { describe, expect, it } from 'vitest';
+import { modelOf } from '../../support/models.js';
 import { all, connect, next, request, servers, slowRequest } from '../../support/wire.js';
 
 const served = servers();
@@ -15,7 +16,7 @@ describe('the wire', () => {
     await next(idle, 1);
     busy.write(slowRequest(2000n, { binary_data_output: true }));
     const answers = all(busy);
-    const { model } = served.engine.find('slow')!;
+    const model = modelOf(served.engine, 'slow');
     while (model.stats().running === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     const ends = Promise.all([once(unused.resume(), 'end'), once(idle.resume(), 'end')]);
     const started = performance.now();
