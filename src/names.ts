@@ -1,4 +1,4 @@
-// What is said of inputs and outputs that do not exist, or are missing: the same words wherever that is noticed.
+// Errors for inputs and outputs that do not exist or are missing: the same words wherever that is noticed.
 import { InvalidInputError } from './errors.js';
 
 const listed = (names: readonly string[]): string => names.map((name) => `"${name}"`).join(', ');

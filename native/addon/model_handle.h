@@ -93,7 +93,7 @@ class ModelHandle : public RefCounted<ModelHandle> {
   bool FindBucket(uint32_t* rows);
   // The request's own, without padding; null for an input that it has not.
   const int64_t* DimsOf(uint32_t input) const;
-  // What the request counts for in the statistics.
+  // Rows of the request in the statistics.
   uint32_t CountedRows() const {
     return model_->CountedRows(request_.inputs.size(), [this](size_t i) -> const int64_t* {
       return request_.inputs[i].rank > 0 ? request_.inputs[i].dims : nullptr;

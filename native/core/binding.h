@@ -45,7 +45,7 @@ class Binding final : public RefCounted<Binding>, public BoundRun {
                        const std::vector<ValueRequest>& outputs, Ref<Binding>* out);
 
   const std::vector<BoundValue>& inputs() const { return inputs_; }
-  // What a run counts for in the statistics.
+  // Rows of a run in the statistics.
   uint32_t counted_rows() const { return counted_rows_; }
   const std::vector<BoundValue>& outputs() const { return outputs_; }
   Model* model() const { return model_.get(); }

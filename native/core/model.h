@@ -91,8 +91,8 @@ class Model : public std::enable_shared_from_this<Model> {
 
   // Runs on threads other than lanes.
   RunCounts& sync_runs() { return sync_runs_; }
-  // What a run counts for: the rows that all inputs have, of a model whose inputs and outputs have
-  // rows. `dims_of` gives the dimensions of an input by its position, null where it has none.
+  // Rows of a run in the statistics: those that all inputs have, of a model whose inputs and outputs
+  // have rows. `dims_of` gives the dimensions of an input by its position, null where it has none.
   template <typename DimsOf>
   uint32_t CountedRows(size_t inputs, const DimsOf& dims_of) const {
     if (!has_rows_ || inputs == 0) return 1;

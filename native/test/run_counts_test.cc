@@ -42,7 +42,7 @@ TEST(RunCountsHaveATimeForEachSize) {
   counts.Add(1, 0);
   const std::vector<BatchCount> sizes = counts.Read(7);
   CHECK_EQ(sizes.size(), size_t{2});
-  CHECK_EQ(sizes[0].run_ns, int64_t{7});         // nobody looked: what is typical
+  CHECK_EQ(sizes[0].run_ns, int64_t{7});         // not timed: the typical time
   CHECK_EQ(sizes[1].run_ns, int64_t{3 * 2000});  // as others of the size took
 }
 

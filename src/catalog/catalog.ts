@@ -218,7 +218,7 @@ export class Catalog {
   }
 }
 
-/** That a servable which nobody waits for could not be closed: a program's own may throw. */
+/** Logs a failed close that no caller awaits: a program's own close() may throw. */
 function reportClose({ name, version }: Servable, cause: unknown): void {
   console.error(`model "${name}" version ${version} could not be closed:`, cause);
 }

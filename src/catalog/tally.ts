@@ -1,10 +1,9 @@
 // Requests of servables as the server counts them: all of those that do not count for themselves, and of all
 // the failures that a servable never saw.
-import type { ErrorCode, TercelError } from '../errors.js';
-import { ClosedError } from '../errors.js';
+import { ClosedError, type ErrorCode, type TercelError } from '../errors.js';
 import type { Duration, Servable, ServableStats } from '../types/servable.js';
 
-/** A request under way, for who has to end it. */
+/** A request under way, which can be ended. */
 export interface Abortable {
   abort(reason: TercelError): void;
 }
@@ -14,7 +13,7 @@ const OWN_FAILURES = new Set<ErrorCode>(['RUN', 'TIMEOUT', 'OVERLOAD', 'CANCELLE
 
 /** Counts of one servable. */
 export class Tally {
-  readonly failures = new Map<ErrorCode, number>();
+  readonly #failures = new Map<ErrorCode, number>();
   /** Requests under way, of a servable that does not drain by itself. */
   readonly #running = new Set<Abortable>();
   readonly #batches = new Map<number, { rows: number; runs: number; runUs: number }>();
@@ -46,7 +45,7 @@ export class Tally {
   }
 
   failed(code: ErrorCode, us: number): void {
-    this.failures.set(code, (this.failures.get(code) ?? 0) + 1);
+    this.#failures.set(code, (this.#failures.get(code) ?? 0) + 1);
     this.#failedUs += us;
     this.#lastMs = Date.now();
   }
@@ -63,7 +62,7 @@ export class Tally {
 
   /** As a servable would say it. */
   stats(own: ServableStats | undefined): ServableStats {
-    const failures = [...this.failures]
+    const failures = [...this.#failures]
       .filter(([code]) => !own || !OWN_FAILURES.has(code))
       .reduce((sum, [, count]) => sum + count, 0);
     if (own) {
@@ -101,8 +100,8 @@ export function statsOf(servable: Servable): ServableStats {
 const closing = new WeakMap<Servable, Promise<void>>();
 
 /**
- * Closes a servable, which begins before this returns; with `drain`, when nothing of it is under way any more. Without it, what drains already is
- * ended too.
+ * Closes a servable, which begins before this returns; with `drain`, its requests under way end first. Without
+ * it they are ended, also those that drain already.
  */
 export async function closeServable(servable: Servable, drain: boolean): Promise<void> {
   if (servable.drains) {

@@ -19,7 +19,7 @@ struct BatchCount {
 
 class RunCounts {
  public:
-  // A run that went well. `ns`: what it took, where somebody looked; else 0.
+  // A run that went well. `ns`: how long it took; 0 where it was not timed.
   void Add(uint32_t rows, int64_t ns) {
     Size& size = SizeOf(std::max(1u, rows));
     size.runs.fetch_add(1, std::memory_order_relaxed);
@@ -40,8 +40,8 @@ class RunCounts {
   // When the last run ended; 0 before the first.
   int64_t last_ns() const { return last_ns_.load(std::memory_order_relaxed); }
 
-  // One entry a size, smallest first. Times that nobody looked at are `typical_ns`, or as others of the
-  // size took.
+  // One entry a size, smallest first. A run that was not timed counts as the mean of those of its size
+  // that were, or as `typical_ns` where none was.
   std::vector<BatchCount> Read(int64_t typical_ns) const {
     std::vector<BatchCount> counts;
     for (const Size& size : sizes_) {
@@ -59,7 +59,7 @@ class RunCounts {
 
  private:
   struct Size {
-    std::atomic<uint32_t> rows{0};  // 0: nobody's yet
+    std::atomic<uint32_t> rows{0};  // 0: free
     std::atomic<uint64_t> runs{0};
     std::atomic<uint64_t> timed{0};
     std::atomic<int64_t> timed_ns{0};

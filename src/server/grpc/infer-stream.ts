@@ -14,6 +14,7 @@ import type { Peer } from '../../serving/peer.js';
 import type { Outcome } from '../../serving/interceptor.js';
 import type { Values } from '../../types/servable.js';
 import { deadlineOf, metadataValues, peerOf, type CallHost } from './call-exchange.js';
+import { runMessage } from './run-message.js';
 
 /** Requests of one stream that may be under way: its reading waits beyond them. */
 const MAX_STREAMED = 512;
@@ -44,15 +45,7 @@ class StreamedExchange extends Exchange {
   }
 
   run(message: Buffer): void {
-    this.concurrent = this.context.serving.burst.count();
-    this.bytesIn = message.length;
-    try {
-      const inputs = this.#codec.read(this, message);
-      const { model, version } = this.plan as GrpcPlan;
-      this.begin(this.find(model, version), inputs);
-    } catch (error) {
-      this.fail(error);
-    }
+    runMessage(this, this.#codec, message);
   }
 
   override part(values: Values): boolean {

@@ -15,10 +15,12 @@ import { InvalidInputError, TercelError } from '../../errors.js';
 import type { GrpcCodec } from '../../protocol/v2/grpc-codec.js';
 import type { GrpcPlan } from '../../protocol/v2/grpc.js';
 import { grpcStatusFor } from '../../serving/errors.js';
-import { Exchange, NO_HEADERS } from '../../serving/exchange.js';
+import { Exchange } from '../../serving/exchange.js';
 import type { Peer } from '../../serving/peer.js';
 import type { Values } from '../../types/servable.js';
 import type { CallHost } from './call-exchange.js';
+import { headerValues } from '../header-values.js';
+import { runMessage } from './run-message.js';
 
 /** A method that is answered here: how its messages are read and written. */
 export type UnaryMethod = GrpcCodec;
@@ -72,17 +74,6 @@ function peerOf(session: PeerSession, host: CallHost): Peer {
   });
 }
 
-function headerValues(
-  headers: IncomingHttpHeaders,
-  names: readonly string[],
-): readonly (string | undefined)[] {
-  if (names.length === 0) return NO_HEADERS;
-  return names.map((name) => {
-    const value = headers[name];
-    return Array.isArray(value) ? value[0] : value;
-  });
-}
-
 /** One call on its stream. */
 class PlainCall extends Exchange {
   readonly #stream: ServerHttp2Stream;
@@ -111,15 +102,7 @@ class PlainCall extends Exchange {
   }
 
   run(message: Buffer): void {
-    this.concurrent = this.context.serving.burst.count();
-    this.bytesIn = message.length;
-    try {
-      const inputs = this.#codec.read(this, message);
-      const { model, version } = this.plan as GrpcPlan;
-      this.begin(this.find(model, version), inputs);
-    } catch (error) {
-      this.fail(error);
-    }
+    runMessage(this, this.#codec, message);
   }
 
   protected override write(values: Values): void {

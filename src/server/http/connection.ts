@@ -32,8 +32,6 @@ export interface ConnectionHost {
   routes(routed: RoutedHead): boolean;
   /** Counts a request. */
   began(): void;
-  /** Whether others come with a request that starts. */
-  count(): boolean;
   /** The headers that let a connection live on, and the end of the head. */
   keepAlive(): string;
   /** Gives the socket to Node's HTTP server. */
@@ -192,7 +190,7 @@ export class Connection implements Reader {
     if (!this.#unread) {
       // What is not in a lease is copied by whoever starts the run.
       const { jsonBytes } = head;
-      exchange.run(came.subarray(0, jsonBytes), came.subarray(jsonBytes), this.#host.count());
+      exchange.run(came.subarray(0, jsonBytes), came.subarray(jsonBytes));
       return;
     }
     let body: Body;
@@ -225,7 +223,7 @@ export class Connection implements Reader {
     this.#unread = false;
     this.#busy = true;
     this.#binary = body.binary;
-    this.#exchange!.run(body.json, this.#binary, this.#host.count());
+    this.#exchange!.run(body.json, this.#binary);
   }
 
   /** Writes the answer to the request that goes on. */

@@ -5,7 +5,7 @@ import type { ExchangeContext } from '../../serving/exchange.js';
 import type { Kind } from '../../serving/interceptor.js';
 import type { Values } from '../../types/servable.js';
 import { headersOf, type HttpAnswer } from './answer.js';
-import { headerValues } from './header-values.js';
+import { headerValues } from '../header-values.js';
 import { SocketPeer } from './socket-peer.js';
 
 declare module 'fastify' {

@@ -15,8 +15,8 @@ import type { Outcome } from '../../serving/interceptor.js';
 import type { Values } from '../../types/servable.js';
 import { errorAnswer, headersOf, inferAnswer, type HttpAnswer } from './answer.js';
 import { Body } from './body.js';
-import type { FastPath } from './fast-path.js';
-import { headerValues } from './header-values.js';
+import { runInfer, type FastPath } from './fast-path.js';
+import { headerValues } from '../header-values.js';
 import { HEADER_LENGTH } from './request-head.js';
 import { SocketPeer } from './socket-peer.js';
 
@@ -63,15 +63,8 @@ class SmallExchange extends Exchange {
   }
 
   run(json: Buffer, binary: Uint8Array): void {
-    this.concurrent = this.context.serving.burst.count();
     this.bytesIn = json.length + binary.length;
-    try {
-      const { name, version } = this.#target;
-      const servable = this.find(name, version);
-      this.begin(servable, this.#path.codec.read(this, json, binary));
-    } catch (error) {
-      this.fail(error);
-    }
+    runInfer(this, this.#path.codec, this.#target, json, binary);
   }
 
   protected override write(values: Values): void {

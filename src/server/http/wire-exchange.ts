@@ -7,6 +7,7 @@ import type { Peer } from '../../serving/peer.js';
 import type { Target } from '../../serving/targets.js';
 import type { Values } from '../../types/servable.js';
 import { errorAnswer, inferAnswer, type HttpAnswer } from './answer.js';
+import { runInfer } from './fast-path.js';
 import type { HeadPattern } from './head-pattern.js';
 import type { RequestHead } from './request-head.js';
 
@@ -49,15 +50,8 @@ export class WireExchange extends Exchange {
   }
 
   /** @param binary copied before this returns, unless it lies in a lease */
-  run(json: Buffer, binary: Uint8Array, concurrent: boolean): void {
-    this.concurrent = concurrent;
-    try {
-      const { name, version } = this.routed.target;
-      const servable = this.find(name, version);
-      this.begin(servable, this.#codec.read(this, json, binary));
-    } catch (error) {
-      this.fail(error);
-    }
+  run(json: Buffer, binary: Uint8Array): void {
+    runInfer(this, this.#codec, this.routed.target, json, binary);
   }
 
   protected override write(values: Values): void {

@@ -148,10 +148,6 @@ export class Wire implements ConnectionHost {
     this.#path.requests++;
   }
 
-  count(): boolean {
-    return this.context.serving.burst.count();
-  }
-
   isLoopback(): boolean {
     return this.#path.isLoopback();
   }

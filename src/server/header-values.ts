@@ -1,6 +1,6 @@
-// Headers that interceptors read, of a request that Node's parser read.
+// Headers that interceptors read, of a request that Node read, by HTTP/1 or HTTP/2.
 import type { IncomingHttpHeaders } from 'node:http';
-import { NO_HEADERS } from '../../serving/exchange.js';
+import { NO_HEADERS } from '../serving/exchange.js';
 
 /** The values in the order of the names, those that came twice as Node joins them. */
 export function headerValues(
