@@ -8,6 +8,10 @@ export abstract class AwaitedExchange extends Exchange {
   /** What the servable says after its answer is not heard. */
   #answered = false;
 
+  protected get answered(): boolean {
+    return this.#answered;
+  }
+
   /** As begin(); resolves with the outputs. */
   values(servable: Servable, inputs: Inputs): Promise<Values> {
     return new Promise((resolve, reject) => {

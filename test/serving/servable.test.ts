@@ -280,6 +280,8 @@ describe('a servable', () => {
       const { words, values } = await ask({ model: 'chatty', inputs: x(1, 2) });
       expect([name, words, values]).toEqual([name, '', [{ y: [1, 2] }]]);
     }
+    const told = await transports.events({ model: 'chatty', inputs: x(1, 2) });
+    expect([told.words, told.values]).toEqual(['', [{ y: [1, 2] }]]);
     engine.register({
       ...reverse,
       name: 'drained',

@@ -60,7 +60,7 @@ export class RoutedExchange extends AwaitedExchange {
   }
 
   override part(values: Values): boolean {
-    if (!this.onPart) return super.part(values);
+    if (!this.onPart || this.answered) return super.part(values);
     if (this.settled) return false;
     try {
       this.place(values);
